@@ -1,0 +1,98 @@
+"""The reservation: one occurrence of one calendar event, as read from a calendar."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+MODEL_CLASS = "nnsight.modeling.transformers.TransformersModel"
+"""The nnsight class every model is served with; the part of a model key before its colon."""
+
+MAX_REPLICAS = 64
+MAX_GPUS = 1024
+MAX_PRIORITY = 1000
+
+
+def _to_utc(value: datetime) -> datetime:
+    return value.astimezone(UTC)
+
+
+UtcDatetime = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+"""An instant. Naive values are rejected; every accepted one is converted to UTC."""
+
+
+class Frozen(BaseModel):
+    """Base of all values here: immutable, hashable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelRequest(Frozen):
+    """What an event asks for, as written: not yet looked up in any catalog.
+
+    ``model`` is an alias (``SmolLM2-135M-Instruct``) or a Hugging Face repo id
+    (``HuggingFaceTB/SmolLM2-135M-Instruct``). ``None`` means "not said: use the default".
+    ``gpus`` is the number of whole GPUs one replica asks for.
+    """
+
+    model: str = Field(min_length=1, max_length=200)
+    revision: str | None = Field(default=None, min_length=1, max_length=200)
+    task: str | None = Field(default=None, min_length=1, max_length=64)
+    trust_remote_code: bool = False
+    replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
+    dtype: Dtype | None = None
+    gpus: int | None = Field(default=None, ge=1, le=MAX_GPUS)
+    priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
+
+
+class Reservation(Frozen):
+    """One occurrence of one event: a model, asked for during ``[start, end)``.
+
+    ``key`` names the occurrence and survives edits of its time: calendar event id plus, for an
+    instance of a series, the start its series gave it. ``booked_at`` is when the event was
+    created. ``title`` is the person's own words.
+    """
+
+    key: str
+    calendar: str
+    title: str
+    start: UtcDatetime
+    end: UtcDatetime
+    booked_at: UtcDatetime
+    owner: str | None = None
+    request: ModelRequest
+
+    @model_validator(mode="after")
+    def _end_follows_start(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError(f"end {self.end.isoformat()} is not after start {self.start.isoformat()}")
+        return self
+
+
+class Misunderstood(Frozen):
+    """An event that could not be turned into a reservation, and what its author can do about it.
+
+    ``reason`` says what is wrong in one sentence, naming the field and the value; ``example`` is
+    text that would work in its place. ``start`` and ``end`` are None where they are what is wrong.
+    """
+
+    key: str
+    calendar: str
+    title: str
+    start: UtcDatetime | None = None
+    end: UtcDatetime | None = None
+    owner: str | None = None
+    reason: str
+    example: str
+
+
+class Reading(Frozen):
+    """Everything one calendar said about a window: what was understood, and what was not."""
+
+    calendar: str
+    reservations: tuple[Reservation, ...] = ()
+    misunderstood: tuple[Misunderstood, ...] = ()

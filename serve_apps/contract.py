@@ -1,0 +1,105 @@
+"""What the scheduler and the applications on Ray agree on: arguments, names, the routing table.
+
+Imports no Ray, no torch and no nnsight: the daemon and any tool can read it cheaply.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+CONTRACT_VERSION = 1
+"""Raised when an application built from older arguments must be rebuilt to be understood."""
+
+MARKER = "ndif-ray-service"
+"""Stands in the arguments of every application that is ours. Without it, hands off."""
+
+NODE_LABEL = "ndif.us/node"
+"""Ray node label with the node's stable name; applications are pinned by it."""
+
+GPU_MEMORY_LABEL = "ndif.us/gpu-memory-mib"
+"""Ray node label with the memory of each of its GPUs in MiB, where Ray itself cannot tell."""
+
+GATEWAY_APPLICATION = "ndif-gateway"
+MODEL_APPLICATION_PREFIX = "ndif-model-"
+MODEL_DEPLOYMENT = "Model"
+GATEWAY_DEPLOYMENT = "Gateway"
+MODEL_IMPORT_PATH = "serve_apps.model.app:build"
+GATEWAY_IMPORT_PATH = "serve_apps.gateway.app:build"
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class _Agreed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelArgs(_Agreed):
+    """Arguments of a model application: who it is and what it takes. Changing any rebuilds it.
+
+    ``num_gpus`` is per replica: 0 on the CPU device, a fraction below 1, or a whole number.
+    ``memory_bytes`` is the RAM one replica reserves in Ray's books (0 where GPU memory is what
+    counts). ``footprint_bytes`` is what the planner reckoned one replica to need on its device.
+    """
+
+    marker: Literal["ndif-ray-service"] = "ndif-ray-service"
+    contract: int = CONTRACT_VERSION
+    kind: Literal["model"] = "model"
+    node: str
+    model_key: str
+    repo_id: str
+    revision: str | None = None
+    task: str = "text-generation"
+    trust_remote_code: bool = False
+    dtype: Dtype
+    num_gpus: float = Field(ge=0)
+    memory_bytes: int = Field(ge=0)
+    footprint_bytes: int = Field(ge=0)
+
+
+class ModelConfig(_Agreed):
+    """``user_config`` of a model application: what may change while it serves."""
+
+    reservations: tuple[str, ...] = ()
+    """Keys of the reservations behind this model."""
+
+
+class GatewayArgs(_Agreed):
+    """Arguments of the gateway application."""
+
+    marker: Literal["ndif-ray-service"] = "ndif-ray-service"
+    contract: int = CONTRACT_VERSION
+    kind: Literal["gateway"] = "gateway"
+    loopback_only: bool = True
+    """Whether Serve listens on loopback only; traced blocks are run for anyone only then."""
+
+
+class Route(_Agreed):
+    """One model that is, or is about to be, reachable.
+
+    ``names`` are what clients may call it: repo id first, then aliases. ``applications`` are the
+    Serve applications that serve it, one per node. ``until`` is the end of its last booking.
+    """
+
+    model_key: str
+    names: tuple[str, ...] = Field(min_length=1)
+    applications: tuple[str, ...] = ()
+    until: AwareDatetime | None = None
+
+
+class Booking(_Agreed):
+    """A booking that has not begun, or that could not be placed: what the gateway tells a client
+    who asks too early. ``refused`` is the reason in one sentence, None for one that is coming."""
+
+    names: tuple[str, ...] = Field(min_length=1)
+    start: AwareDatetime
+    end: AwareDatetime
+    refused: str | None = None
+
+
+class GatewayConfig(_Agreed):
+    """``user_config`` of the gateway: the routing table, pushed by the scheduler at each change."""
+
+    routes: tuple[Route, ...] = ()
+    bookings: tuple[Booking, ...] = ()
