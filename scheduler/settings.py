@@ -1,0 +1,236 @@
+"""Every setting of the service: one tree, validated at the rim.
+
+Precedence: command line, environment, what a running local service wrote into its state directory
+(``runtime.json``: the ports it really got), ``config/ray_config.yml``, the defaults below. In the
+environment a setting is ``NDIF_`` plus its path joined with two underscores
+(``NDIF_SERVE__PORT``); the names in ``ENVIRONMENT_NAMES`` are understood as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from scheduler.errors import OperatorError
+
+ROOT = Path(__file__).resolve().parent.parent
+MIB = 1024**2
+GIB = 1024**3
+
+ENVIRONMENT_NAMES: dict[str, tuple[str, ...]] = {
+    "SCHEDULING_CHECK_INTERVAL_S": ("calendar", "check_interval_seconds"),
+    "HOST_IP": ("ray", "host"),
+    "RAY_ADDRESS": ("ray", "address"),
+    "RAY_DASHBOARD_HOST": ("ray", "dashboard_host"),
+    "DEV_RAY_HEAD_PORT": ("ray", "head_port"),
+    "DEV_RAY_CLIENT_PORT": ("ray", "client_port"),
+    "DEV_RAY_DASHBOARD_PORT": ("ray", "dashboard_port"),
+    "DEV_RAY_SERVE_PORT": ("serve", "port"),
+    "N_DEVICES": ("ray", "num_gpus"),
+}
+"""Names the service has always had in its environment, and the settings they set."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CalendarSettings(_Group):
+    """Where reservations come from."""
+
+    ics: str = Field("var/calendar.ics", description="Path or http(s) URL of the iCalendar file")
+    check_interval_seconds: float = Field(10.0, gt=0, le=3600, description="Time between two readings")
+    horizon_days: float = Field(14.0, gt=0, le=366, description="How far ahead bookings are read")
+    timeout_seconds: float = Field(20.0, gt=0, le=300, description="Deadline of one reading")
+    default_timezone: str = Field("UTC", description="Zone of a calendar that does not name its own")
+
+
+class RaySettings(_Group):
+    """The Ray cluster."""
+
+    host: str = Field("127.0.0.1", description="Address this node is reached at by the others")
+    address: str | None = Field(None, description="host:port of a head to join, for workers")
+    head_port: Port = Field(6380, description="Port of the head (GCS)")
+    client_port: Port = Field(9998, description="Port of the Ray client server")
+    dashboard_host: str = Field("127.0.0.1", description="Address the dashboard listens on")
+    dashboard_port: Port = Field(8266, description="Port of the dashboard and Serve's REST API")
+    dashboard_url: str | None = Field(None, description="URL of the dashboard, if not on this machine")
+    token_path: Path = Field(Path("var/ray_token"), description="File with the cluster's access token")
+    node_name: str | None = Field(None, description="Stable name of this node; its host name by default")
+    num_gpus: int | None = Field(None, ge=0, le=1024, description="GPUs to offer; all there are by default")
+    timeout_seconds: float = Field(10.0, gt=0, le=300, description="Deadline of one call to the dashboard")
+
+    @property
+    def dashboard(self) -> str:
+        """URL of the dashboard, without a trailing slash."""
+        host = "127.0.0.1" if self.dashboard_host in ("0.0.0.0", "::") else self.dashboard_host
+        return (self.dashboard_url or f"http://{host}:{self.dashboard_port}").rstrip("/")
+
+
+class ServeSettings(_Group):
+    """Ray Serve's HTTP side, where clients come in."""
+
+    host: str = Field("127.0.0.1", description="Address Serve listens on")
+    port: Port = Field(8267, description="Port Serve listens on")
+
+    @property
+    def url(self) -> str:
+        """Base URL for clients on this machine."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def loopback_only(self) -> bool:
+        """Whether only this machine can reach the gateway."""
+        return self.host in ("127.0.0.1", "localhost", "::1")
+
+
+class PlanningSettings(_Group):
+    """How sizes and times are reckoned."""
+
+    padding_fraction: float = Field(0.15, ge=0, le=10, description="Added to weights, as a share of them")
+    padding_mib: int = Field(500, ge=0, le=1_000_000, description="Added to weights, in MiB")
+    cpu_memory_share: float = Field(0.6, gt=0, le=1, description="Share of a GPU-less node's RAM on offer")
+    cpu_devices: bool | None = Field(
+        None, description="Whether GPU-less nodes take models; by default only if no node has a GPU"
+    )
+    gpu_memory_gib: dict[str, float] = Field(
+        default_factory=dict, description="Memory of one GPU by accelerator type, where nothing reports it"
+    )
+    lead_base_seconds: float = Field(30.0, ge=0, le=86400, description="Time to start any model")
+    load_mib_per_second: float = Field(200.0, gt=0, description="Speed at which weights are loaded")
+
+
+class ModelSettings(_Group):
+    """What can be booked."""
+
+    catalog: Path = Field(Path("config/models.yml"), description="Aliases and defaults; may be missing")
+    huggingface_home: Path = Field(Path("var/huggingface"), description="Hugging Face home; HF_HOME wins")
+
+
+class LogSettings(_Group):
+    """What the daemon says."""
+
+    level: str = Field("INFO", pattern="^(TRACE|DEBUG|INFO|SUCCESS|WARNING|ERROR)$")
+
+
+class Settings(BaseSettings):
+    """The whole tree. Relative paths are relative to the project's folder."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="NDIF_", env_nested_delimiter="__", frozen=True, extra="forbid", cli_parse_args=False
+    )
+
+    state_dir: Path = Field(Path("var"), description="Where the service keeps its files")
+    calendar: CalendarSettings = CalendarSettings()
+    ray: RaySettings = RaySettings()
+    serve: ServeSettings = ServeSettings()
+    planning: PlanningSettings = PlanningSettings()
+    models: ModelSettings = ModelSettings()
+    log: LogSettings = LogSettings()
+
+    def path(self, path: Path) -> Path:
+        """A path of these settings, made absolute."""
+        return path if path.is_absolute() else ROOT / path
+
+    @property
+    def runtime_file(self) -> Path:
+        """Where a running local service notes the ports it got."""
+        return self.path(self.state_dir) / "runtime.json"
+
+    @property
+    def hub_cache(self) -> Path:
+        """The Hugging Face hub cache folder models are loaded from."""
+        home = os.environ.get("HF_HOME")
+        return (Path(home) if home else self.path(self.models.huggingface_home)) / "hub"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        state_dir = os.environ.get("NDIF_STATE_DIR", "var")
+        config = os.environ.get("NDIF_CONFIG", "config/ray_config.yml")
+        return (
+            init_settings,
+            env_settings,
+            InitSettingsSource(settings_cls, _from_environment_names()),
+            InitSettingsSource(settings_cls, _read_json(ROOT / state_dir / "runtime.json")),
+            InitSettingsSource(settings_cls, _read_yaml(ROOT / config)),
+        )
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; ``overrides`` are what the command line says.
+
+    Raises:
+        OperatorError: a file cannot be read or a value is not acceptable; names each of them.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(_describe(problem) for problem in error.errors())
+        raise OperatorError(
+            f"Some settings cannot be used: {problems}.",
+            "Correct them in the environment or in config/ray_config.yml; docs/settings.md lists them all.",
+        ) from error
+
+
+def _describe(problem: Any) -> str:
+    path = tuple(str(part) for part in problem["loc"])
+    names = [name for name, target in ENVIRONMENT_NAMES.items() if target == path and name in os.environ]
+    name = names[0] if names else ".".join(path)
+    return f"{name} is {problem['input']!r}: {problem['msg']}"
+
+
+def _from_environment_names() -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, (group, field) in ENVIRONMENT_NAMES.items():
+        if value := os.environ.get(name):
+            tree.setdefault(group, {})[field] = value
+    return tree
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content: Any = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{path} cannot be read: {error}.", "Delete it; it is written anew.") from error
+    settings = content.get("settings", {}) if isinstance(content, dict) else {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OperatorError(f"{path} cannot be read: {error}.", "Correct the file or delete it.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise OperatorError(
+            f"{path} holds {type(content).__name__}, not settings.",
+            "Write it as `group:` with `name: value` lines below, such as `serve:` and `  port: 8267`.",
+        )
+    return content
