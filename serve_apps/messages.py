@@ -1,0 +1,90 @@
+"""What travels between the gateway and a model's replicas: plain values, no torch, no nnsight.
+
+Refusals travel as values, not as exceptions: Serve would log each as a failure of the replica, and
+an exception class does not survive every hop of Ray unchanged.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FinishReason = Literal["stop", "length"]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GenerationRequest(_Message):
+    """Text to be generated from exactly one of ``prompt`` (text), ``token_ids`` or ``messages`` (chat).
+
+    ``max_tokens`` None means the model's default. ``temperature`` and ``top_p`` None mean what the
+    checkpoint's generation config says; temperature 0 is greedy. ``stop`` strings end the text and
+    are not part of it.
+    """
+
+    prompt: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    messages: tuple[dict[str, Any], ...] | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+class Chunk(_Message):
+    """A piece of generated text. The last one has ``finish_reason`` and the token counts."""
+
+    text: str
+    finish_reason: FinishReason | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Refusal(_Message):
+    """Why a replica did not do what was asked: the client's doing (``status`` 4xx) or its own (5xx)."""
+
+    message: str
+    status: int = 400
+    code: str | None = None
+    param: str | None = None
+
+
+class BlockRequest(_Message):
+    """A traced block of nnsight's client. ``payload`` is opened by the executor and by nobody else.
+
+    A result of at most ``inline_limit`` bytes comes back as the finished COMPLETED frame of the
+    client's protocol, a larger one as bare bytes for the client to fetch.
+    """
+
+    job_id: str
+    payload: bytes = Field(repr=False)
+    compress: bool
+    env: dict[str, Any] = Field(default_factory=dict)
+    inline_limit: int = Field(default=0, ge=0)
+
+
+class FrameKind(StrEnum):
+    """What a frame of a running block carries."""
+
+    RUNNING = "running"
+    """Its turn has come. No data."""
+    LOG = "log"
+    """One printed line, UTF-8."""
+    META = "meta"
+    """What it cost, JSON with nnsight's keys; before the last frame."""
+    RESULT = "result"
+    """Last: the result's bytes, as the client will load them."""
+    COMPLETED = "completed"
+    """Last: the result inside nnsight's binary COMPLETED frame."""
+    ERROR = "error"
+    """Last: the traceback's text, UTF-8."""
+
+
+class Frame(NamedTuple):
+    kind: FrameKind
+    data: bytes = b""

@@ -1,0 +1,46 @@
+"""Builds the Serve application of one model: ``import_path`` is ``serve_apps.model.app:build``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from serve_apps.contract import MODEL_DEPLOYMENT, NODE_LABEL, ModelArgs
+from serve_apps.model.replica import ModelReplica
+
+MAX_ONGOING_REQUESTS = 32
+"""Requests a replica takes in, one running and the others waiting their turn. More wait at the caller."""
+MAX_QUEUED_REQUESTS = 64
+"""Requests one caller may have waiting beyond that; then ``BackPressureError``."""
+
+
+def build(args: dict[str, Any]) -> Application:
+    """The application for ``ModelArgs``.
+
+    Resources and node are set here and not in Serve's config: a label selector written there pins
+    the build task too, and hides its messages (ray#65180, ray#65166).
+
+    Raises pydantic's ``ValidationError``, which Serve reports as DEPLOY_FAILED with this text.
+    """
+    checked = ModelArgs.model_validate(args)
+    resources: dict[str, Any] = {
+        "num_cpus": 0,
+        "num_gpus": checked.num_gpus,
+        "label_selector": {NODE_LABEL: checked.node},
+    }
+    if checked.memory_bytes:
+        resources["memory"] = checked.memory_bytes
+    deployment = serve.deployment(ModelReplica).options(
+        name=MODEL_DEPLOYMENT,
+        ray_actor_options=resources,
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        max_queued_requests=MAX_QUEUED_REQUESTS,
+        health_check_period_s=10,
+        # a long pass holds the interpreter; a replica is not ill because it computes
+        health_check_timeout_s=120,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=20,
+    )
+    return deployment.bind(checked.model_dump(mode="json"))

@@ -1,0 +1,129 @@
+"""Brings one model into memory with nnsight, from the Hugging Face cache or from the Hub."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from serve_apps.contract import ModelArgs
+
+logger = logging.getLogger("ray.serve")
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+FAKE_GPUS_VARIABLE = "NDIF_FAKE_GPUS"
+"""Set to 1 where Ray was told of GPUs that do not exist (tests): replicas then run on the CPU."""
+
+
+class NoDeviceError(RuntimeError):
+    """The replica reserved a GPU and torch sees none."""
+
+
+def hub_cache() -> Path:
+    """The folder of the Hugging Face cache that holds the repositories."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def cached_snapshot(cache: Path, repo_id: str, revision: str | None) -> Path | None:
+    """The folder of a snapshot that holds everything a model needs, or None.
+
+    Judged by the files alone: a config, and every weight file the index names. A download that was
+    broken off leaves its file unlinked, so an existing name is a complete file.
+    """
+    repository = cache / f"models--{repo_id.replace('/', '--')}"
+    reference = repository / "refs" / (revision or "main")
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    if commit is None:
+        return None
+    folder = repository / "snapshots" / commit
+    if not (folder / "config.json").exists():
+        return None
+    return folder if any(_has_weights(folder, name) for name in WEIGHT_FILES) else None
+
+
+def _has_weights(folder: Path, name: str) -> bool:
+    if (folder / name).exists():
+        return True
+    index = folder / f"{name}.index.json"
+    if not index.exists():
+        return False
+    shards = set(json.loads(index.read_text())["weight_map"].values())
+    return all((folder / shard).exists() for shard in shards)
+
+
+def keep_off_the_hub() -> None:
+    """Makes every later read of this process use the cache alone.
+
+    An argument is not enough: nnsight and transformers each ask the Hub on their own (for the
+    task, for a safetensors conversion), and every such question costs retries where it is
+    unreachable.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from huggingface_hub import constants
+
+    # read from the environment at import, which Ray's worker may have done already
+    constants.HF_HUB_OFFLINE = True
+
+
+def choose_device(num_gpus: float) -> str:
+    """``cuda`` for a replica that reserved GPUs, else ``cpu``.
+
+    Raises ``NoDeviceError`` if GPUs were reserved and torch cannot use any: running on the CPU
+    instead would break what the plan promised without a word.
+    """
+    if num_gpus == 0:
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if os.environ.get(FAKE_GPUS_VARIABLE) == "1":
+        return "cpu"
+    raise NoDeviceError(
+        f"This replica reserved {num_gpus:g} GPU, but torch {torch.__version__} finds none it can use "
+        "on this node. Install the CUDA build of torch and check the driver with nvidia-smi."
+    )
+
+
+def load_model(args: ModelArgs) -> Any:
+    """The model as nnsight's ``TransformersModel``, on its device, without gradients on the weights.
+
+    Reads the Hugging Face cache alone when the snapshot is complete there. Logs what it took in
+    seconds. Raises whatever loading raises; Serve shows it in the application's message.
+    """
+    started = time.monotonic()
+    snapshot = cached_snapshot(hub_cache(), args.repo_id, args.revision)
+    if snapshot is not None:
+        keep_off_the_hub()
+    device = choose_device(args.num_gpus)
+
+    import torch
+    from nnsight.modeling.transformers import TransformersModel
+
+    # several whole GPUs: accelerate spreads the layers; one device: all on it
+    placement: dict[str, Any] = (
+        {"device_map": "auto"} if device == "cuda" and args.num_gpus > 1 else {"device": device}
+    )
+    if args.trust_remote_code:
+        placement["trust_remote_code"] = True
+    model = TransformersModel(
+        args.repo_id,
+        revision=args.revision,
+        task=args.task,
+        dtype=getattr(torch, args.dtype),
+        dispatch=True,
+        **placement,
+    )
+    model._module.requires_grad_(False)
+    model._module.eval()
+    source = f"cache {snapshot}" if snapshot else "Hugging Face Hub"
+    logger.info(
+        "loaded %s in %.1f s as %s on %s from %s",
+        args.repo_id, time.monotonic() - started, args.dtype, device, source,
+    )  # fmt: skip
+    return model

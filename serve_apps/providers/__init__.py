@@ -1,0 +1,1 @@
+"""Where models and results come from and go to outside Ray."""
