@@ -73,6 +73,12 @@ class GatewayArgs(_Agreed):
     kind: Literal["gateway"] = "gateway"
     loopback_only: bool = True
     """Whether Serve listens on loopback only; traced blocks are run for anyone only then."""
+    deadline_seconds: float = Field(default=600, gt=0)
+    """Longest time one request may take, waiting for its turn included."""
+    max_blob_bytes: int = Field(default=256 * 1024**2, gt=0)
+    """Largest traced block taken; other bodies end at 1 MiB."""
+    max_held_bytes: int = Field(default=512 * 1024**2, gt=0)
+    """Results of traced blocks held for their clients to fetch, all together."""
 
 
 class Route(_Agreed):
@@ -99,7 +105,11 @@ class Booking(_Agreed):
 
 
 class GatewayConfig(_Agreed):
-    """``user_config`` of the gateway: the routing table, pushed by the scheduler at each change."""
+    """``user_config`` of the gateway: the routing table, pushed by the scheduler at each change.
 
+    ``version`` identifies the content to the scheduler; the gateway only keeps it.
+    """
+
+    version: str = ""
     routes: tuple[Route, ...] = ()
     bookings: tuple[Booking, ...] = ()

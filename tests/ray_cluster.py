@@ -101,10 +101,16 @@ class RayCluster:
         def running() -> bool:
             known = self.applications()
             for name in names:
-                assert known.get(name, {}).get("status") != "DEPLOY_FAILED", known[name]
+                assert known.get(name, {}).get("status") != "DEPLOY_FAILED", why_failed(known[name])
             return all(known.get(name, {}).get("status") == "RUNNING" for name in names)
 
         wait_until(running, seconds, f"RUNNING: {', '.join(names)}")
+
+
+def why_failed(application: Mapping[str, Any]) -> str:
+    """The messages Serve keeps for an application, its deployments' tracebacks included."""
+    deployments = application.get("deployments", {}).values()
+    return "\n".join([application["message"], *(deployment["message"] for deployment in deployments)])
 
 
 def cluster_environment(hf_home: Path, root: Path) -> dict[str, str]:

@@ -90,6 +90,17 @@ def choose_device(num_gpus: float) -> str:
     )
 
 
+def import_nnsight() -> None:
+    """Imports nnsight without breaking what else this process imports later.
+
+    nnsight gives every object a ``save``; anyio, which Serve imports when a replica is ready, then
+    takes that for an attribute of its classes without an annotation and refuses to load.
+    """
+    import anyio._backends._asyncio
+    import anyio.abc  # noqa: F401
+    import nnsight  # noqa: F401
+
+
 def load_model(args: ModelArgs) -> Any:
     """The model as nnsight's ``TransformersModel``, on its device, without gradients on the weights.
 
@@ -102,6 +113,7 @@ def load_model(args: ModelArgs) -> Any:
         keep_off_the_hub()
     device = choose_device(args.num_gpus)
 
+    import_nnsight()
     import torch
     from nnsight.modeling.transformers import TransformersModel
 

@@ -1,0 +1,57 @@
+"""Builds the gateway's Serve application: ``import_path`` is ``serve_apps.gateway.app:build``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+
+from serve_apps.contract import GATEWAY_DEPLOYMENT, GatewayArgs, GatewayConfig
+from serve_apps.gateway.backend import ServeBackend
+from serve_apps.gateway.http import Gateway, make_app
+
+logger = logging.getLogger("ray.serve")
+
+MAX_ONGOING_REQUESTS = 1000
+"""Open streams and websockets count too, and cost next to nothing while they wait."""
+
+
+class GatewayReplica:
+    """The one replica of the gateway.
+
+    One, because jobs and results of nnsight's clients are in its memory: a websocket and the
+    request that belongs to it must meet in the same process.
+    """
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        checked = GatewayArgs.model_validate(args)
+        self._gateway = Gateway(checked, ServeBackend(checked.deadline_seconds))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return make_app(self._gateway)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Swaps the routing table. Never raises, since Serve kills a replica whose reconfigure does."""
+        try:
+            self._gateway.reconfigure(GatewayConfig.model_validate(user_config))
+        except ValueError:
+            logger.exception("the routing table was not understood; the last one stays")
+
+
+def build(args: dict[str, Any]) -> Application:
+    """The application for ``GatewayArgs``. Raises pydantic's ``ValidationError``."""
+    checked = GatewayArgs.model_validate(args)
+    deployment = serve.deployment(serve.ingress()(GatewayReplica)).options(
+        name=GATEWAY_DEPLOYMENT,
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=5,
+    )
+    return deployment.bind(checked.model_dump(mode="json"))

@@ -1,0 +1,257 @@
+"""The chain on real Ray Serve: declared over REST as in production, used over HTTP as clients do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from serve_apps.contract import (
+    GATEWAY_APPLICATION,
+    GATEWAY_DEPLOYMENT,
+    GATEWAY_IMPORT_PATH,
+    MODEL_APPLICATION_PREFIX,
+    MODEL_DEPLOYMENT,
+    MODEL_IMPORT_PATH,
+    Booking,
+    GatewayArgs,
+    GatewayConfig,
+    ModelArgs,
+    ModelConfig,
+    Route,
+)
+from tests.ray_cluster import RayCluster, wait_until
+from tests.tiny_model import TINY_CONTEXT, TINY_REPO_ID, model_key
+
+pytestmark = pytest.mark.ray
+
+MODEL_ON_CPU = f"{MODEL_APPLICATION_PREFIX}tiny--cpu-0"
+MODEL_ON_GPU = f"{MODEL_APPLICATION_PREFIX}tiny--gpu-b"
+STUCK = f"{MODEL_APPLICATION_PREFIX}stuck--nowhere"
+UNTIL = datetime.now(UTC) + timedelta(hours=8)
+
+
+def model_application(name: str, node: str, num_gpus: float) -> dict[str, Any]:
+    args = ModelArgs(
+        node=node,
+        model_key=model_key(),
+        repo_id=TINY_REPO_ID,
+        dtype="float32",
+        num_gpus=num_gpus,
+        memory_bytes=0 if num_gpus else 1024**3,
+        footprint_bytes=1024**3,
+    )
+    config = ModelConfig(reservations=("one",))
+    return {
+        "name": name,
+        "route_prefix": None,
+        "import_path": MODEL_IMPORT_PATH,
+        "args": args.model_dump(mode="json"),
+        "deployments": [{"name": MODEL_DEPLOYMENT, "user_config": config.model_dump(mode="json")}],
+    }
+
+
+def gateway_application() -> dict[str, Any]:
+    now = datetime.now(UTC)
+    config = GatewayConfig(
+        routes=(
+            Route(
+                model_key=model_key(),
+                names=(TINY_REPO_ID, "tiny"),
+                applications=(MODEL_ON_CPU, MODEL_ON_GPU),
+                until=UNTIL,
+            ),
+            Route(model_key=model_key("ndif-test/stuck"), names=("ndif-test/stuck",), applications=(STUCK,)),
+        ),
+        bookings=(
+            Booking(names=("ndif-test/later",), start=now + timedelta(hours=1), end=now + timedelta(hours=2)),
+        ),
+    )
+    return {
+        "name": GATEWAY_APPLICATION,
+        "route_prefix": "/",
+        "import_path": GATEWAY_IMPORT_PATH,
+        "args": GatewayArgs().model_dump(mode="json"),
+        "deployments": [{"name": GATEWAY_DEPLOYMENT, "user_config": config.model_dump(mode="json")}],
+    }
+
+
+@pytest.fixture(scope="module")
+def gateway(ray_cluster: RayCluster) -> Iterator[httpx.Client]:
+    ray_cluster.put(
+        [
+            gateway_application(),
+            model_application(MODEL_ON_CPU, "cpu-0", 0),
+            model_application(MODEL_ON_GPU, "gpu-b", 0.5),
+            model_application(STUCK, "nowhere", 1),
+        ]
+    )
+    ray_cluster.wait_running(GATEWAY_APPLICATION, MODEL_ON_CPU, MODEL_ON_GPU)
+    with httpx.Client(base_url=ray_cluster.serve_url, timeout=60) as client:
+        wait_until(lambda: client.get("/healthz").status_code == 200, 20, "the gateway answers")
+        yield client
+    ray_cluster.put([])
+
+
+def complete(gateway: httpx.Client, **body: Any) -> httpx.Response:
+    return gateway.post("/v1/completions", json={"model": "tiny", "prompt": "Hello", **body})
+
+
+def test_lists_what_serves_and_what_is_booked(gateway: httpx.Client) -> None:
+    listed = {item["id"]: item for item in gateway.get("/v1/models").json()["data"]}
+    assert listed[TINY_REPO_ID]["state"] == "serving"
+    assert datetime.fromisoformat(listed[TINY_REPO_ID]["until"]) == UNTIL
+    assert listed["ndif-test/stuck"]["state"] == "loading"
+    assert listed["ndif-test/later"]["state"] == "booked"
+
+
+def test_a_completion_comes_back_with_its_counts(gateway: httpx.Client) -> None:
+    answer = complete(gateway, max_tokens=5, temperature=0).json()
+    assert answer["model"] == TINY_REPO_ID
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+    assert answer["choices"][0]["finish_reason"] == "length"
+    # both applications serve the same weights; whoever's turn it is says the same
+    again = complete(gateway, max_tokens=5, temperature=0).json()
+    assert again["choices"] == answer["choices"]
+
+
+def test_chat_streams(gateway: httpx.Client) -> None:
+    body = {
+        "model": TINY_REPO_ID.upper(),
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 4,
+        "seed": 1,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    with gateway.stream("POST", "/v1/chat/completions", json=body) as response:
+        lines = [line for line in response.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    assert events[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert events[-1]["usage"]["completion_tokens"] == 4
+
+
+def test_a_prompt_over_the_context_is_a_400(gateway: httpx.Client) -> None:
+    response = complete(gateway, prompt="x" * (TINY_CONTEXT + 1))
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_an_unknown_model_is_a_404_that_says_what_is_there(gateway: httpx.Client) -> None:
+    response = complete(gateway, model="gpt-9")
+    assert response.status_code == 404
+    message = response.json()["error"]["message"]
+    assert TINY_REPO_ID in message and "ndif-test/later" in message
+
+
+@pytest.mark.parametrize("model", ["ndif-test/stuck", "ndif-test/later"])
+def test_a_model_that_is_not_up_is_a_503_at_once(gateway: httpx.Client, model: str) -> None:
+    response = complete(gateway, model=model)
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) >= 1
+    assert response.elapsed < timedelta(seconds=5)
+
+
+def test_requests_take_turns(gateway: httpx.Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: complete(gateway, max_tokens=20, seed=n), range(16)))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_a_client_that_leaves_frees_the_model(gateway: httpx.Client) -> None:
+    for _ in range(4):
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 250, "stream": True, "temperature": 0}
+        with gateway.stream("POST", "/v1/completions", json=body) as response:
+            next(response.iter_lines())
+    assert complete(gateway, max_tokens=1).elapsed < timedelta(seconds=5)
+
+
+def test_the_openai_package_is_served(gateway: httpx.Client) -> None:
+    openai = pytest.importorskip("openai")
+    client = openai.OpenAI(base_url=f"{gateway.base_url}v1", api_key="none", max_retries=0)
+    answer = client.chat.completions.create(
+        model=TINY_REPO_ID, messages=[{"role": "user", "content": "hi"}], max_tokens=3
+    )
+    assert answer.usage.completion_tokens <= 3
+    with pytest.raises(openai.NotFoundError, match="neither up nor booked"):
+        client.completions.create(model="gpt-9", prompt="x")
+
+
+NNSIGHT_SCRIPT = """
+import sys, time
+import nnsight
+from nnsight import TransformersModel
+from nnsight.modeling.huggingface import _ID_CACHE
+
+_ID_CACHE["REPO"] = "REPO"
+model = TransformersModel("REPO", task="text-generation", dispatch=True)
+
+with model.trace("Hello"):
+    local = model.model.layers[3].output.save()
+with model.trace("Hello", remote=True):
+    print("printed over there")
+    remote = model.model.layers[3].output.save()
+assert (local == remote).all(), "remote and local activations differ"
+
+with model.generate("Hello", max_new_tokens=3, do_sample=False, remote=True) as tracer:
+    ids = tracer.result.save()
+assert ids.shape == (1, 8), ids.shape
+
+began = time.perf_counter()
+with model.trace("Hello", remote=True):
+    again = model.model.layers[3].output.save()
+print(f"TRACE {1000 * (time.perf_counter() - began):.0f} ms", file=sys.stderr)
+
+try:
+    with model.trace("Hello", remote=True):
+        model.model.layers[99].output.save()
+except Exception as error:
+    assert "layers[99]" in str(error) or "IndexError" in str(error), error
+else:
+    raise AssertionError("no error came back")
+
+with model.trace("Hello", remote=True, blocking=False) as tracer:
+    polled = model.model.layers[3].output.save()
+for _ in range(200):
+    result = tracer.backend()
+    if result is not None:
+        break
+    time.sleep(0.05)
+assert (result["polled"] == local).all()
+assert "REPO" in nnsight.status()
+print("SAME")
+"""
+
+
+def test_the_stock_nnsight_client_traces_and_generates(
+    gateway: httpx.Client, ray_cluster: RayCluster, tmp_path: Any
+) -> None:
+    script = tmp_path / "experiment.py"
+    script.write_text(NNSIGHT_SCRIPT.replace("REPO", TINY_REPO_ID))
+    environment = {
+        **os.environ,
+        "NDIF_HOST": ray_cluster.serve_url,
+        "HF_HOME": str(ray_cluster.hf_home),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SAME" in done.stdout
+    assert "printed over there" in done.stdout + done.stderr
