@@ -54,7 +54,7 @@ class CalendarSettings(_Group):
     ics: str = Field("var/calendar.ics", description="Path or http(s) URL of the iCalendar file")
     check_interval_seconds: float = Field(10.0, gt=0, le=3600, description="Time between two readings")
     horizon_days: float = Field(14.0, gt=0, le=366, description="How far ahead bookings are read")
-    timeout_seconds: float = Field(20.0, gt=0, le=300, description="Deadline of one reading")
+    timeout_seconds: float = Field(10.0, gt=0, le=300, description="Deadline of one reading")
     default_timezone: str = Field("UTC", description="Zone of a calendar that does not name its own")
 
 

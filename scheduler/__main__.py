@@ -1,0 +1,217 @@
+"""The command line: ``ndif-ray``, or ``python -m scheduler``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from scheduler.controller import Controller, Stale
+from scheduler.daemon import Daemon
+from scheduler.errors import OperatorError
+from scheduler.logutil.logger import set_up_logging
+from scheduler.moments import parse_moment
+from scheduler.progress import Follower, Step, settled
+from scheduler.render.status import show_status, status_json
+from scheduler.render.text import progress_line, show_plan
+from scheduler.settings import Settings, load_settings
+from scheduler.state_lock import StateLock, holder
+from scheduler.types import DeploymentStatus, Plan
+
+FOLLOW_SECONDS = 1.0
+MAX_TRIES = 3
+
+
+class Exit(IntEnum):
+    """Exit codes of ``plan`` and ``apply``."""
+
+    NOTHING_TO_DO = 0
+    ERROR = 1
+    CHANGES = 2
+    CANNOT_BE_PLACED = 3
+
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, not text.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def app() -> None:
+    """Book language models in a calendar; Ray Serve has them up when the event starts.
+
+    Look before you leap with "plan", which changes nothing. Settings come from the environment,
+    config/ray_config.yml and a running ./start.sh.
+    """
+
+
+@app.command()
+@click.option("--at", metavar="TIME", help="Plan for then: 14:00, 'tomorrow 14:00', +90m, 2026-12-24T14:00.")
+@as_json_option
+def plan(at: str | None, as_json: bool) -> Exit:
+    """Show what would be done, and do nothing.
+
+    Exit code: 0 nothing to do, 2 there are changes, 3 some booking cannot be met, 1 error.
+    """
+    with _controller() as controller:
+        made = _plan(controller, at)
+    _print(made, as_json)
+    if made.refused:
+        return Exit.CANNOT_BE_PLACED
+    return Exit.CHANGES if made.actions else Exit.NOTHING_TO_DO
+
+
+@app.command()
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Follow until everything serves.")
+@as_json_option
+def apply(wait: bool, as_json: bool) -> Exit:
+    """Make what runs equal to what is booked now, once.
+
+    Exit code: 0 done, 3 some booking cannot be met, 1 error or a model failed to load.
+    """
+    with _controller() as controller, StateLock(controller.settings):
+        made = _apply(controller, as_json)
+        failed = _follow(controller) if wait else False
+    if failed:
+        return Exit.ERROR
+    return Exit.CANNOT_BE_PLACED if made.refused else Exit.NOTHING_TO_DO
+
+
+@app.command()
+def run() -> None:
+    """Keep what runs equal to what is booked, until stopped. What serves keeps serving afterwards."""
+    settings = _settings()
+    with StateLock(settings):
+        Daemon(settings).run()
+
+
+@app.command()
+@as_json_option
+def status(as_json: bool) -> None:
+    """Show nodes, models, what is booked next, and whether a daemon is at work."""
+    with _controller() as controller:
+        made = _plan(controller, None)
+        observed, state = controller.observe()
+        settings = controller.settings
+    daemon = holder(settings.path(settings.state_dir))
+    if as_json:
+        out.out(json.dumps(status_json(made, observed, state.gateway_status, daemon, settings.serve.url)))
+    else:
+        show_status(out, made, observed, state.gateway_status, daemon, settings.serve.url)
+
+
+@app.command()
+def local() -> int:
+    """Start Ray, the demo model and the daemon on this machine; Ctrl-C stops them."""
+    from scheduler.launch.local import run_local
+
+    return run_local(_settings())
+
+
+@app.command()
+def head() -> int:
+    """Start a cluster's head and the daemon in the foreground, as in a container."""
+    from scheduler.launch.service import run_head
+
+    return run_head(_settings())
+
+
+@app.command()
+@click.option("--address", metavar="HOST:PORT", help="The head to join; RAY_ADDRESS by default.")
+def worker(address: str | None) -> int:
+    """Start a worker that joins a head, in the foreground, as in a container."""
+    from scheduler.launch.service import run_worker
+
+    return run_worker(_settings(address))
+
+
+class _controller:
+    """A controller from the settings, closed on the way out."""
+
+    def __enter__(self) -> Controller:
+        self._made = Controller(_settings())
+        return self._made
+
+    def __exit__(self, *_: object) -> None:
+        self._made.close()
+
+
+def _settings(address: str | None = None) -> Settings:
+    settings = load_settings(**({"ray": {"address": address}} if address else {}))
+    set_up_logging(settings.log.level)
+    return settings
+
+
+def _plan(controller: Controller, at: str | None) -> Plan:
+    now = datetime.now(UTC)
+    moment = parse_moment(at, now.astimezone()) if at else now
+    controller.read_calendars(moment)
+    observed, _ = controller.observe()
+    return controller.plan(moment, observed)
+
+
+def _print(made: Plan, as_json: bool) -> None:
+    if as_json:
+        out.out(made.model_dump_json())
+    else:
+        show_plan(out, made)
+
+
+def _apply(controller: Controller, as_json: bool) -> Plan:
+    for _ in range(MAX_TRIES):
+        made = _plan(controller, None)
+        try:
+            if made.actions:
+                controller.apply(made)
+        except Stale:
+            continue
+        _print(made, as_json)
+        return made
+    raise OperatorError(
+        f"What is deployed changed {MAX_TRIES} times while it was being planned for.",
+        "Somebody else is deploying at the same time; try again when they are done.",
+    )
+
+
+def _follow(controller: Controller) -> bool:
+    """Tell what becomes of everything on its way; returns whether something failed."""
+    follower, failed = Follower(), False
+    while True:
+        observed, state = controller.observe()
+        for progress in follower.update(observed.deployments, time.monotonic()):
+            if progress.seconds or progress.step is not Step.SERVING:
+                err.print(escape(progress_line(progress)[1]))
+        failed = any(one.status is DeploymentStatus.FAILED for one in observed.deployments)
+        if settled(observed.deployments) and state.gateway_status[0] not in ("DEPLOYING", "NOT_STARTED"):
+            return failed or state.gateway_status[0] == "DEPLOY_FAILED"
+        time.sleep(FOLLOW_SECONDS)
+
+
+def main() -> None:
+    """Run the command line; problems a person can solve are one paragraph, without a traceback."""
+    os.chdir(Path(__file__).resolve().parent.parent)
+    try:
+        code = app.main(standalone_mode=False, prog_name="ndif-ray")
+    except OperatorError as problem:
+        err.print(f"[red]Error:[/] {escape(problem.reason)}\n{escape(problem.remedy)}")
+        code = Exit.ERROR
+    except click.ClickException as problem:
+        problem.show()
+        code = Exit.ERROR
+    except (KeyboardInterrupt, click.Abort):
+        err.print("Stopped.")
+        code = 130
+    sys.exit(int(code or 0))
+
+
+if __name__ == "__main__":
+    main()

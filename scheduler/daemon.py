@@ -1,0 +1,155 @@
+"""The daemon: one loop that makes what runs equal to what is booked."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from loguru import logger
+from rich.console import Console
+
+from scheduler.controller import Controller, Stale
+from scheduler.errors import OperatorError
+from scheduler.progress import Follower, settled
+from scheduler.render.sentences import moment, sentence
+from scheduler.render.text import progress_line, show_plan
+from scheduler.settings import Settings
+from scheduler.types import DeploymentStatus, Plan
+
+WATCH_SECONDS = 1.0
+BOUNDARY_GRACE = timedelta(milliseconds=50)
+"""A boundary is looked at this long after its instant, so that it lies in the past for sure."""
+
+
+class Daemon:
+    """Reads, plans and applies at every interval and at every boundary the plan knows.
+
+    Args:
+        on_first_serving: called once, with the name of the first booked model that answers.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_first_serving: Callable[[str], None] | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self._settings = settings
+        self._controller = Controller(settings)
+        self._console = console or Console(stderr=True, highlight=False)
+        self._on_first_serving = on_first_serving
+        self._follower = Follower()
+        self._said: dict[str, str] = {}
+        self._stop = threading.Event()
+        # One worker: whatever comes due, one step is taken at a time.
+        self._jobs = BackgroundScheduler(
+            executors={"default": ThreadPoolExecutor(1)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            timezone=UTC,
+        )
+
+    def run(self) -> None:
+        """Work until SIGINT or SIGTERM; what serves keeps serving afterwards."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._stop.set())
+        interval = self._settings.calendar.check_interval_seconds
+        self._jobs.add_job(
+            self.tick, "interval", seconds=interval, id="tick", next_run_time=datetime.now(UTC)
+        )
+        self._jobs.start()
+        try:
+            self._stop.wait()
+        finally:
+            logger.info("Stopping.")
+            self._jobs.shutdown(wait=False)
+            self._controller.close()
+
+    def tick(self) -> None:
+        """One pass of the loop. Never raises: a problem is said, and the next pass tries again."""
+        at = datetime.now(UTC)
+        try:
+            # 1. Read the calendars; one that fails keeps its last good reading.
+            self._controller.read_calendars(at)
+            self._say_calendars(at)
+            # 2. Observe what runs, and on what.
+            observed, _ = self._controller.observe()
+            # 3. Plan.
+            plan = self._controller.plan(at, observed)
+            # 4. Show it, if it is news.
+            self._show(plan)
+            # 5. Carry it out.
+            if plan.actions:
+                self._controller.apply(plan)
+            # 6. Follow what is on its way, and come back at the next boundary.
+            self._watch_soon()
+            self._return_at(plan.next_boundary)
+            self._said.pop("problem", None)
+        except Stale as stale:
+            logger.info("Planning again: {}.", stale)
+            self._return_at(datetime.now(UTC))
+        except OperatorError as problem:
+            self._say("problem", f"{problem.reason} {problem.remedy} Nothing was changed.")
+        except Exception:  # noqa: BLE001  the loop outlives any single pass; the fault is logged whole
+            logger.exception("A pass of the loop failed; nothing more was changed. Trying again.")
+
+    def _watch(self) -> None:
+        """Tell what becomes of what is loading, until nothing is."""
+        try:
+            observed, state = self._controller.observe()
+        except OperatorError as problem:
+            self._say("problem", f"{problem.reason} {problem.remedy}")
+            return
+        for progress in self._follower.update(observed.deployments, time.monotonic()):
+            level, line = progress_line(progress)
+            logger.log(level, "{}", line)
+        status, message = state.gateway_status
+        serving = [one for one in observed.deployments if one.status is DeploymentStatus.SERVING]
+        if status == "DEPLOY_FAILED":
+            self._say("gateway", f"The gateway cannot start: {message}")
+        if self._on_first_serving and serving and status == "RUNNING":
+            self._on_first_serving(serving[0].model.name)
+            self._on_first_serving = None
+        if settled(observed.deployments) and status not in ("DEPLOYING", "NOT_STARTED"):
+            self._jobs.remove_job("watch")
+
+    def _watch_soon(self) -> None:
+        if self._jobs.get_job("watch") is None:
+            self._jobs.add_job(self._watch, "interval", seconds=WATCH_SECONDS, id="watch")
+
+    def _return_at(self, instant: datetime | None) -> None:
+        if instant is not None:
+            run_at = instant + BOUNDARY_GRACE
+            self._jobs.add_job(self.tick, "date", run_date=run_at, id="boundary", replace_existing=True)
+
+    def _show(self, plan: Plan) -> None:
+        news = "\n".join(
+            [*(f"{a.kind} {a.model} {a.node} {a.replicas} {a.reason}" for a in plan.actions if a.model)]
+            + [f"{v.event} {v.state} {sentence(v.reason)}" for v in plan.refused]
+        )
+        if news != self._said.get("plan"):
+            self._said["plan"] = news
+            if news:
+                show_plan(self._console, plan)
+
+    def _say_calendars(self, at: datetime) -> None:
+        failing = self._controller.readings.failing
+        for name in [said for said in self._said if said.startswith("calendar ")]:
+            if name.removeprefix("calendar ") not in failing:
+                del self._said[name]
+                logger.success("The calendar {} can be read again.", name.removeprefix("calendar "))
+        for name, problem in failing.items():
+            if name in self._controller.readings.good:
+                kept = f"Until then what was booked at {moment(at, at)} stands; nothing is taken down."
+                self._say(f"calendar {name}", f"{problem.reason} {problem.remedy}", kept)
+
+    def _say(self, subject: str, text: str, more: str = "") -> None:
+        """Log a problem once, and again only when it changes."""
+        if self._said.get(subject) != text:
+            self._said[subject] = text
+            logger.error("{}", f"{text} {more}".strip())

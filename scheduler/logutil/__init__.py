@@ -1,0 +1,1 @@
+"""Logging: loguru everywhere, set up in one place."""

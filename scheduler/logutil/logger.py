@@ -1,0 +1,19 @@
+"""Sets loguru up: short lines for people on a terminal, full ones with date and zone elsewhere."""
+
+from __future__ import annotations
+
+import sys
+
+from loguru import logger
+
+TERMINAL = "<dim>{time:HH:mm:ss}</dim> <level>{message}</level>"
+FILE = "{time:YYYY-MM-DDTHH:mm:ssZ} {level: <7} {message}"
+
+
+def set_up_logging(level: str) -> None:
+    """Log to standard error from now on, with colour only on a terminal."""
+    logger.remove()
+    on_terminal = sys.stderr.isatty()
+    logger.add(
+        sys.stderr, level=level, format=TERMINAL if on_terminal else FILE, backtrace=False, diagnose=False
+    )

@@ -1,0 +1,113 @@
+"""The difference between what shall run and what runs, as ordered actions with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from scheduler.types import (
+    Action,
+    ActionKind,
+    Deployment,
+    Directory,
+    Observed,
+    Placement,
+    Reason,
+    ReasonCode,
+    Target,
+)
+
+
+def diff(
+    placements: Iterable[Placement], targets: Iterable[Target], directory: Directory, observed: Observed
+) -> tuple[Action, ...]:
+    """The actions that turn what was observed into the placements, removals first.
+
+    Args:
+        targets: everything that is wanted, placed or not: tells an end from a displacement.
+    """
+    wanted = {placement.identity: placement for placement in placements}
+    running = {deployment.identity: deployment for deployment in observed.deployments}
+    by_model = {target.model.key: target for target in targets}
+    actions = [
+        _undeploy(deployment, wanted, by_model, observed)
+        for identity, deployment in running.items()
+        if identity not in wanted
+    ]
+    for identity, placement in wanted.items():
+        action = _deploy(placement) if identity not in running else _change(placement, running[identity])
+        if action is not None:
+            actions.append(action)
+    if observed.directory_version is None:
+        actions.append(Action(kind=ActionKind.ROUTE, reason=Reason(code=ReasonCode.GATEWAY_MISSING)))
+    elif observed.directory_version != directory.version:
+        actions.append(Action(kind=ActionKind.ROUTE, reason=Reason(code=ReasonCode.ROUTES_CHANGED)))
+    order = list(ActionKind)
+    return tuple(
+        sorted(actions, key=lambda a: (order.index(a.kind), a.model.key if a.model else "", a.node or ""))
+    )
+
+
+def _undeploy(
+    deployment: Deployment,
+    wanted: dict[tuple[str, str], Placement],
+    targets: dict[str, Target],
+    observed: Observed,
+) -> Action:
+    elsewhere = [node for key, node in wanted if key == deployment.model.key]
+    if deployment.model.key not in targets:
+        reason = Reason(code=ReasonCode.NO_BOOKING, node=deployment.node)
+    elif observed.cluster.named(deployment.node) is None:
+        reason = Reason(code=ReasonCode.NODE_LOST, node=deployment.node)
+    elif elsewhere:
+        reason = Reason(code=ReasonCode.MOVED, node=elsewhere[0])
+    else:
+        here = tuple(p.target.model.name for (_, node), p in wanted.items() if node == deployment.node)
+        reason = Reason(code=ReasonCode.DISPLACED, node=deployment.node, by=here)
+    return Action(
+        kind=ActionKind.UNDEPLOY,
+        model=deployment.model,
+        node=deployment.node,
+        replicas_before=deployment.replicas,
+        footprint_bytes=deployment.footprint_bytes,
+        num_gpus=deployment.num_gpus,
+        reason=reason,
+    )
+
+
+def _deploy(placement: Placement) -> Action:
+    return _action(ActionKind.DEPLOY, placement, 0, placement.reason)
+
+
+def _change(placement: Placement, deployment: Deployment) -> Action | None:
+    kind, code = ActionKind.REBUILD, None
+    if not deployment.contract_current:
+        code = ReasonCode.CONTRACT_CHANGED
+    elif (
+        placement.num_gpus != deployment.num_gpus
+        or placement.memory_bytes != deployment.memory_bytes
+        or placement.target.dtype != deployment.dtype
+    ):
+        code = ReasonCode.NEEDS_CHANGED
+    elif placement.replicas != deployment.replicas:
+        kind, code = ActionKind.SCALE, ReasonCode.REPLICAS_CHANGED
+    elif placement.target.reservations != deployment.reservations:
+        kind, code = ActionKind.UPDATE, ReasonCode.BOOKING_CHANGED
+    if code is None:
+        return None
+    return _action(kind, placement, deployment.replicas, Reason(code=code, node=placement.node))
+
+
+def _action(kind: ActionKind, placement: Placement, before: int, reason: Reason) -> Action:
+    return Action(
+        kind=kind,
+        model=placement.target.model,
+        node=placement.node,
+        replicas_before=before,
+        replicas=placement.replicas,
+        footprint_bytes=placement.target.footprint_bytes,
+        num_gpus=placement.num_gpus,
+        until=placement.target.until,
+        titles=placement.target.titles,
+        reason=reason,
+        considered=placement.considered,
+    )

@@ -1,0 +1,49 @@
+"""How much memory a model takes, and how much of a node that is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from calendars.reservation import Dtype
+from scheduler.types import DTYPE_BYTES, Checkpoint
+
+MIB = 1024**2
+SHARE_STEPS = 10_000
+"""Ray keeps resources in ten-thousandths; a share is rounded up to one."""
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How sizes and loading times are reckoned; the defaults are those of the settings.
+
+    ``padding_fraction`` of the weights and ``padding_bytes`` are added for activations, buffers and
+    the runtime itself: 15 % and 500 MiB are what NDIF's service has found to hold.
+    """
+
+    padding_fraction: float = 0.15
+    padding_bytes: int = 500 * MIB
+    lead_base_seconds: float = 30.0
+    load_bytes_per_second: float = 200.0 * MIB
+
+    def footprint_bytes(self, checkpoint: Checkpoint, dtype: Dtype) -> int:
+        """Memory one replica needs: parameters at their dtype, and the padding."""
+        weights = checkpoint.parameters * DTYPE_BYTES[dtype]
+        return math.ceil(weights * (1 + self.padding_fraction)) + self.padding_bytes
+
+    def lead_seconds(self, footprint_bytes: int) -> float:
+        """Time from the decision to deploy until the model serves, as far as can be known."""
+        return self.lead_base_seconds + footprint_bytes / self.load_bytes_per_second
+
+
+def gpus_needed(footprint_bytes: int, gpu_bytes: int, asked: int | None) -> float:
+    """GPUs of a kind one replica takes: a share below 1, or a whole number.
+
+    Args:
+        footprint_bytes: what the replica needs in all.
+        gpu_bytes: memory of one GPU, above 0.
+        asked: whole GPUs the booking insists on; more are taken if these are too small.
+    """
+    if asked is None and footprint_bytes < gpu_bytes:
+        return math.ceil(footprint_bytes / gpu_bytes * SHARE_STEPS) / SHARE_STEPS
+    return float(max(asked or 1, math.ceil(footprint_bytes / gpu_bytes)))

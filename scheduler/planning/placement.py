@@ -1,0 +1,318 @@
+"""Which node takes which model: best fit, in the order of the claims."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from scheduler.cluster.node import Cluster, Device, DeviceKind, Node
+from scheduler.planning.footprint import gpus_needed
+from scheduler.types import (
+    Deployment,
+    NodeAnswer,
+    Placement,
+    Reason,
+    ReasonCode,
+    ReasonKind,
+    Target,
+)
+
+OTHERS = "applications that are not ours"
+
+
+@dataclass(frozen=True)
+class Unplaced:
+    """A target, or some of its replicas, that found no room, with every node's answer."""
+
+    target: Target
+    replicas: int
+    reason: Reason
+    considered: tuple[NodeAnswer, ...]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where everything goes, and what goes nowhere."""
+
+    placements: tuple[Placement, ...]
+    unplaced: tuple[Unplaced, ...]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Bytes that one replica holds on some devices of a node."""
+
+    owner: str
+    devices: tuple[int, ...]
+    bytes_each: int
+
+
+@dataclass
+class _Room:
+    """What is still free on a node while a placement is being worked out."""
+
+    node: Node
+    held: list[_Held] = field(default_factory=list)
+
+    def free(self, ignoring: frozenset[str] = frozenset()) -> list[int]:
+        free = [device.free_bytes for device in self.node.devices]
+        for held in self.held:
+            if held.owner not in ignoring:
+                for index in held.devices:
+                    free[index] -= held.bytes_each
+        return free
+
+    def fit(self, target: Target, ignoring: frozenset[str] = frozenset()) -> _Held | None:
+        """Where one replica would go: on the fullest device that can take it, or on empty ones."""
+        if not self.node.devices:
+            return None
+        free = self.free(ignoring)
+        device = self.node.devices[0]
+        if not _shares(target, device):
+            gpus, each = _whole(target, device)
+            empty = [i for i, room in enumerate(free) if room == self.node.devices[i].memory_bytes]
+            if len(empty) < gpus or device.kind is DeviceKind.CPU:
+                return None
+            return _Held(target.model.key, tuple(empty[:gpus]), each)
+        need = _share_bytes(target, device)
+        best = min((i for i, room in enumerate(free) if room >= need), key=lambda i: free[i], default=None)
+        return None if best is None else _Held(target.model.key, (best,), need)
+
+    def owners(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(held.owner for held in self.held))
+
+    def release(self, owner: str) -> None:
+        self.held = [held for held in self.held if held.owner != owner]
+
+
+def _shares(target: Target, device: Device) -> bool:
+    if device.kind is DeviceKind.CPU:
+        return target.gpus is None
+    return (
+        device.memory_bytes > 0 and gpus_needed(target.footprint_bytes, device.memory_bytes, target.gpus) < 1
+    )
+
+
+def _whole(target: Target, device: Device) -> tuple[int, int]:
+    if device.memory_bytes <= 0 or device.kind is DeviceKind.CPU:
+        return (target.gpus or 1), 0
+    return int(gpus_needed(target.footprint_bytes, device.memory_bytes, target.gpus)), device.memory_bytes
+
+
+def _share_bytes(target: Target, device: Device) -> int:
+    if device.kind is DeviceKind.CPU:
+        return target.footprint_bytes
+    # What Ray will book is a share rounded up, so that is what must be free.
+    share = gpus_needed(target.footprint_bytes, device.memory_bytes, None)
+    return min(int(share * device.memory_bytes), device.memory_bytes)
+
+
+def place(targets: Iterable[Target], cluster: Cluster, deployments: Iterable[Deployment] = ()) -> Placed:
+    """Put every target on nodes, in the order of their claims.
+
+    A model that runs stays where it is. A new one takes the room that is free; only where there is
+    none, and never while it is early, does it take that of models with a weaker claim, which are
+    then placed anew in their turn. Among nodes that fit, the smallest suitable device wins, then the
+    one left fullest (best fit), then the name. Devices taken by others are never counted on.
+    """
+    ordered = sorted(targets, key=lambda target: target.order)
+    rooms = {node.name: _Room(node) for node in cluster.nodes}
+    staying = _keep(ordered, rooms, deployments)
+    placements: list[Placement] = []
+    unplaced: list[Unplaced] = []
+    for rank, target in enumerate(ordered):
+        weaker = frozenset(later.model.key for later in ordered[rank + 1 :])
+        on_nodes = staying.pop(target.model.key, Counter())
+        answers: dict[str, NodeAnswer] = {}
+        missing = target.replicas - sum(on_nodes.values())
+        while missing > 0:
+            choice = _choose(target, rooms, frozenset())
+            if choice is None and not target.early:
+                choice = _choose(target, rooms, weaker)
+            answers = answers or _answers(target, rooms, cluster)
+            if choice is None:
+                break
+            name, held = choice
+            for owner in _in_the_way(rooms[name], held, weaker):
+                rooms[name].release(owner)
+                staying[owner].pop(name)
+            rooms[name].held.append(held)
+            on_nodes[name] += 1
+            missing -= 1
+        placements += _placements(target, on_nodes, rooms, answers, deployments)
+        if missing:
+            unplaced.append(_refuse(target, missing, answers, cluster))
+    return Placed(tuple(sorted(placements, key=lambda p: p.identity)), tuple(unplaced))
+
+
+def _keep(
+    ordered: list[Target], rooms: Mapping[str, _Room], deployments: Iterable[Deployment]
+) -> dict[str, Counter[str]]:
+    """Hold the room of what runs and is still wanted as it is; returns replicas by model and node."""
+    staying: dict[str, Counter[str]] = {}
+    running = {deployment.identity: deployment for deployment in deployments}
+    for target in ordered:
+        left = target.replicas
+        for (key, name), deployment in sorted(running.items()):
+            room = rooms.get(name)
+            if key != target.model.key or room is None or deployment.dtype != target.dtype:
+                continue
+            for _ in range(min(deployment.replicas, left)):
+                held = room.fit(target)
+                if held is None:
+                    break
+                room.held.append(held)
+                staying.setdefault(key, Counter())[name] += 1
+                left -= 1
+    return staying
+
+
+def _choose(target: Target, rooms: Mapping[str, _Room], ignoring: frozenset[str]) -> tuple[str, _Held] | None:
+    fits = [
+        (_score(target, room, held, ignoring), name, held)
+        for name, room in rooms.items()
+        if (held := room.fit(target, ignoring)) is not None
+    ]
+    if not fits:
+        return None
+    _, name, held = min(fits, key=lambda fit: (fit[0], fit[1]))
+    return name, held
+
+
+def _score(target: Target, room: _Room, held: _Held, ignoring: frozenset[str]) -> tuple[int, int, int, int]:
+    """Smaller is better: fewest models displaced, replicas together, smallest device, fullest left."""
+    displaced = len(_in_the_way(room, held, ignoring))
+    together = 0 if target.model.key in room.owners() else 1
+    left = sum(room.free(ignoring)) - held.bytes_each * len(held.devices)
+    return (displaced, together, room.node.devices[0].memory_bytes, left)
+
+
+def _in_the_way(room: _Room, held: _Held, weaker: frozenset[str]) -> tuple[str, ...]:
+    """The weaker models that must leave a node for a replica to go where it was fitted."""
+    free = room.free()
+    short = [index for index in held.devices if free[index] < held.bytes_each]
+    return tuple(
+        dict.fromkeys(
+            other.owner
+            for other in room.held
+            if other.owner in weaker and any(index in other.devices for index in short)
+        )
+    )
+
+
+def _placements(
+    target: Target,
+    on_nodes: Mapping[str, int],
+    rooms: Mapping[str, _Room],
+    answers: Mapping[str, NodeAnswer],
+    deployments: Iterable[Deployment],
+) -> list[Placement]:
+    running = {deployment.identity for deployment in deployments}
+    result = []
+    for name, replicas in sorted(on_nodes.items()):
+        if not replicas:
+            continue
+        device = rooms[name].node.devices[0]
+        on_cpu = device.kind is DeviceKind.CPU
+        stays = (target.model.key, name) in running
+        result.append(
+            Placement(
+                target=target,
+                node=name,
+                replicas=replicas,
+                num_gpus=0.0
+                if on_cpu
+                else gpus_needed(target.footprint_bytes, device.memory_bytes, target.gpus),
+                memory_bytes=target.footprint_bytes if on_cpu else 0,
+                reason=Reason(
+                    code=ReasonCode.ALREADY_THERE
+                    if stays
+                    else ReasonCode.STARTS_SOON
+                    if target.early
+                    else ReasonCode.BOOKED,
+                    node=name,
+                ),
+                considered=tuple(answers.values()),
+            )
+        )
+    return result
+
+
+def _answers(target: Target, rooms: Mapping[str, _Room], cluster: Cluster) -> dict[str, NodeAnswer]:
+    return {node.name: _answer(target, rooms[node.name]) for node in cluster.nodes}
+
+
+def _answer(target: Target, room: _Room) -> NodeAnswer:
+    node = room.node
+    if not node.devices:
+        return NodeAnswer(
+            node=node.name,
+            fits=False,
+            kind=node.kind,
+            needed_bytes=target.footprint_bytes,
+            free_bytes=0,
+            why_not=node.no_devices_because or "it offers no device",
+        )
+    free = room.free()
+    device = node.devices[0]
+    whole = not _shares(target, device)
+    gpus, _ = _whole(target, device) if whole else (0, 0)
+    empty = [i for i, bytes_ in enumerate(free) if bytes_ == node.devices[i].memory_bytes]
+    strangers = (OTHERS,) if any(one.taken_share for one in node.devices) else ()
+    on_gpu = device.kind is DeviceKind.GPU
+    wants_gpu = target.gpus is not None and not on_gpu
+    return NodeAnswer(
+        node=node.name,
+        fits=room.fit(target) is not None,
+        kind=device.kind,
+        needed_bytes=target.footprint_bytes,
+        free_bytes=sum(free[i] for i in empty) if whole and on_gpu else max(free),
+        needed_gpus=gpus if on_gpu else 0,
+        free_gpus=len(empty) if on_gpu else 0,
+        largest_bytes=node.memory_bytes if whole and on_gpu else device.memory_bytes,
+        held_by=(*room.owners(), *strangers),
+        why_not=f"the booking asks for {target.gpus} GPUs and it has none" if wants_gpu else None,
+    )
+
+
+def _refuse(target: Target, missing: int, answers: Mapping[str, NodeAnswer], cluster: Cluster) -> Unplaced:
+    empty = place_alone(target, cluster)
+    best = max(answers.values(), key=lambda a: (a.free_bytes, a.node), default=None)
+    if not any(node.devices for node in cluster.nodes):
+        code, kind = ReasonCode.NO_NODES, ReasonKind.LATER
+    elif not empty:
+        code, kind = ReasonCode.TOO_LARGE, ReasonKind.NEVER
+        best = max(answers.values(), key=lambda a: (a.largest_bytes, a.node), default=None)
+    elif missing < target.replicas:
+        code, kind = ReasonCode.SOME_REPLICAS, ReasonKind.LATER
+    else:
+        code, kind = ReasonCode.NO_ROOM, ReasonKind.LATER
+    never = kind is ReasonKind.NEVER
+    reason = Reason(
+        code=code,
+        kind=kind,
+        needed_bytes=target.footprint_bytes,
+        free_bytes=(best.largest_bytes if never else best.free_bytes) if best else 0,
+        needed_gpus=best.needed_gpus if best else None,
+        free_gpus=best.free_gpus if best else None,
+        node=best.node if best else None,
+        by=best.held_by if best else (),
+        detail=f"{target.replicas - missing} of {target.replicas} replicas"
+        if code is ReasonCode.SOME_REPLICAS
+        else None,
+    )
+    return Unplaced(target, missing, reason, tuple(answers.values()))
+
+
+def place_alone(target: Target, cluster: Cluster) -> bool:
+    """Whether one replica would fit if nothing of anybody ran."""
+    for node in cluster.nodes:
+        bare = Node(
+            name=node.name,
+            node_id=node.node_id,
+            devices=tuple(Device(kind=d.kind, memory_bytes=d.memory_bytes) for d in node.devices),
+        )
+        if _Room(bare).fit(target) is not None:
+            return True
+    return False

@@ -1,0 +1,243 @@
+"""Between plans and Serve's configuration, both ways."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from scheduler.errors import OperatorError
+from scheduler.render.sentences import sentence
+from scheduler.serve.naming import application_name
+from scheduler.settings import ServeSettings
+from scheduler.types import Deployment, DeploymentStatus, Directory, Model, Placement, Plan
+from serve_apps import contract
+
+STATUS = {
+    "RUNNING": DeploymentStatus.SERVING,
+    "NOT_STARTED": DeploymentStatus.LOADING,
+    "DEPLOYING": DeploymentStatus.LOADING,
+    "DEPLOY_FAILED": DeploymentStatus.FAILED,
+    "UNHEALTHY": DeploymentStatus.FAILED,
+    "DELETING": DeploymentStatus.STOPPING,
+}
+GATEWAY_ROUTE = "/"
+
+
+class ServeState:
+    """What Serve's REST API answered, sorted into ours and others'."""
+
+    def __init__(self, details: Mapping[str, Any]) -> None:
+        self._applications: Mapping[str, Any] = details.get("applications") or {}
+
+    @property
+    def ours(self) -> tuple[str, ...]:
+        """Names of our applications, those on their way out included."""
+        return tuple(name for name, app in self._applications.items() if _is_ours(name, app))
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Names of the applications that are not ours, sorted."""
+        return tuple(sorted(set(self._applications) - set(self.ours)))
+
+    @property
+    def deployments(self) -> tuple[Deployment, ...]:
+        """Our models that are meant to run, sorted by application."""
+        found = (_deployment(name, self._applications[name]) for name in sorted(self.ours))
+        return tuple(one for one in found if one is not None)
+
+    @property
+    def directory_version(self) -> str | None:
+        """The version the gateway's directory was pushed with, None without a healthy gateway."""
+        app = self._applications.get(contract.GATEWAY_APPLICATION)
+        if app is None or app["status"] in ("DELETING", "DEPLOY_FAILED"):
+            return None
+        if _arguments(app).get("contract") != contract.CONTRACT_VERSION:
+            return None
+        return str(_user_config(app, contract.GATEWAY_DEPLOYMENT).get("version", ""))
+
+    @property
+    def gateway_status(self) -> tuple[str, str]:
+        """Serve's word for how the gateway is, and its message; ``("ABSENT", "")`` without one."""
+        app = self._applications.get(contract.GATEWAY_APPLICATION)
+        return (app["status"], app["message"]) if app else ("ABSENT", "")
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the configuration of any application does, ours or others'."""
+        configs = {
+            name: [app.get("source"), app.get("deployed_app_config")]
+            for name, app in self._applications.items()
+        }
+        return hashlib.sha256(json.dumps(configs, sort_keys=True).encode()).hexdigest()[:16]
+
+    def foreign_configs(self) -> list[dict[str, Any]]:
+        """Others' declarative applications, exactly as they were submitted.
+
+        A PUT deletes the declarative applications it does not list, so they are listed.
+        """
+        return [
+            self._applications[name]["deployed_app_config"]
+            for name in self.others
+            if self._applications[name].get("source") == "declarative"
+            and self._applications[name].get("deployed_app_config")
+            and self._applications[name]["status"] != "DELETING"
+        ]
+
+    def holder_of(self, route: str) -> str | None:
+        """The application of others that answers at a route prefix, if any."""
+        return next((name for name in self.others if self._applications[name]["route_prefix"] == route), None)
+
+
+def serve_config(plan: Plan, state: ServeState, settings: ServeSettings) -> dict[str, Any]:
+    """The complete configuration to PUT: a plan's placements, the gateway, and others' as they are.
+
+    Raises:
+        OperatorError: an application of others answers at ``/``, where the gateway must be.
+    """
+    if holder := state.holder_of(GATEWAY_ROUTE):
+        raise OperatorError(
+            f"The application “{holder}”, which is not ours, answers at “/”, where the gateway must be.",
+            "Deploy it with another route_prefix; nothing was changed.",
+        )
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": settings.host, "port": settings.port},
+        "applications": [
+            _gateway(plan.directory, settings),
+            *(_model(placement) for placement in plan.placements),
+            *state.foreign_configs(),
+        ],
+    }
+
+
+def _gateway(directory: Directory, settings: ServeSettings) -> dict[str, Any]:
+    args = contract.GatewayArgs(loopback_only=settings.loopback_only)
+    return {
+        "name": contract.GATEWAY_APPLICATION,
+        "route_prefix": GATEWAY_ROUTE,
+        "import_path": contract.GATEWAY_IMPORT_PATH,
+        "args": args.model_dump(mode="json"),
+        "deployments": [
+            {
+                "name": contract.GATEWAY_DEPLOYMENT,
+                "user_config": _gateway_config(directory).model_dump(mode="json"),
+            }
+        ],
+    }
+
+
+def _gateway_config(directory: Directory) -> contract.GatewayConfig:
+    return contract.GatewayConfig(
+        version=directory.version,
+        routes=tuple(
+            contract.Route(
+                model_key=route.model.key,
+                names=route.names,
+                applications=tuple(application_name(route.model, node) for node in route.nodes),
+                until=route.until,
+            )
+            for route in directory.routes
+        ),
+        bookings=tuple(
+            contract.Booking(
+                names=one.names,
+                start=one.start,
+                end=one.end,
+                refused=sentence(one.refused) if one.refused else None,
+            )
+            for one in directory.announcements
+        ),
+    )
+
+
+def _model(placement: Placement) -> dict[str, Any]:
+    target = placement.target
+    args = contract.ModelArgs(
+        node=placement.node,
+        model_key=target.model.key,
+        repo_id=target.model.repo_id,
+        revision=target.model.revision,
+        task=target.model.task,
+        trust_remote_code=target.model.trust_remote_code,
+        dtype=target.dtype,
+        num_gpus=placement.num_gpus,
+        memory_bytes=placement.memory_bytes,
+        footprint_bytes=target.footprint_bytes,
+    )
+    return {
+        "name": application_name(target.model, placement.node),
+        "route_prefix": None,
+        "import_path": contract.MODEL_IMPORT_PATH,
+        "args": args.model_dump(mode="json"),
+        "deployments": [
+            {
+                "name": contract.MODEL_DEPLOYMENT,
+                "num_replicas": placement.replicas,
+                "user_config": contract.ModelConfig(reservations=target.reservations).model_dump(mode="json"),
+            }
+        ],
+    }
+
+
+def _arguments(app: Mapping[str, Any]) -> Mapping[str, Any]:
+    arguments: Mapping[str, Any] = (app.get("deployed_app_config") or {}).get("args") or {}
+    return arguments
+
+
+def _is_ours(name: str, app: Mapping[str, Any]) -> bool:
+    if _arguments(app).get("marker") == contract.MARKER:
+        return True
+    # An application that is being deleted has lost its arguments; its name must do.
+    named = name == contract.GATEWAY_APPLICATION or name.startswith(contract.MODEL_APPLICATION_PREFIX)
+    return named and app["status"] == "DELETING"
+
+
+def _options(app: Mapping[str, Any], deployment: str) -> Mapping[str, Any]:
+    listed: Iterable[Mapping[str, Any]] = (app.get("deployed_app_config") or {}).get("deployments") or ()
+    return next((one for one in listed if one["name"] == deployment), {})
+
+
+def _user_config(app: Mapping[str, Any], deployment: str) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = _options(app, deployment).get("user_config") or {}
+    return config
+
+
+def _deployment(name: str, app: Mapping[str, Any]) -> Deployment | None:
+    arguments = _arguments(app)
+    if arguments.get("kind") != "model" or app["status"] == "DELETING":
+        return None
+    current = arguments.get("contract") == contract.CONTRACT_VERSION
+    try:
+        args = contract.ModelArgs.model_validate(dict(arguments) | {"contract": contract.CONTRACT_VERSION})
+    except ValidationError as error:
+        raise OperatorError(
+            f"The application “{name}” carries our marker, but its arguments cannot be read: {error}.",
+            "It was deployed by another version of this service: delete it by hand, or run that version.",
+        ) from error
+    details = (app.get("deployments") or {}).get(contract.MODEL_DEPLOYMENT) or {}
+    replicas = details.get("replicas") or ()
+    reservations = _user_config(app, contract.MODEL_DEPLOYMENT).get("reservations") or ()
+    return Deployment(
+        application=name,
+        model=Model(
+            repo_id=args.repo_id,
+            revision=args.revision,
+            task=args.task,
+            trust_remote_code=args.trust_remote_code,
+        ),
+        node=args.node,
+        replicas=int(_options(app, contract.MODEL_DEPLOYMENT).get("num_replicas") or 1),
+        num_gpus=args.num_gpus,
+        memory_bytes=args.memory_bytes,
+        footprint_bytes=args.footprint_bytes,
+        dtype=args.dtype,
+        reservations=tuple(reservations),
+        contract_current=current,
+        status=STATUS[app["status"]],
+        message=app["message"] or details.get("message") or "",
+        ready_replicas=sum(replica["state"] == "RUNNING" for replica in replicas),
+    )

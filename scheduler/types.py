@@ -1,0 +1,404 @@
+"""The values that planning reads and makes; all frozen, all JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from calendars.reservation import MODEL_CLASS, Dtype, Frozen, UtcDatetime
+from scheduler.cluster.node import Cluster, DeviceKind
+
+DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+DEFAULT_TASK = "text-generation"
+
+
+# What can be booked
+
+
+class CatalogEntry(Frozen):
+    """One model as operators describe it; every field but ``repo_id`` is optional.
+
+    ``parameters`` overrides the size read from the checkpoint. ``bookable_by`` lists mail addresses
+    and mail domains; empty means everybody.
+    """
+
+    repo_id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    aliases: tuple[str, ...] = ()
+    revision: str | None = None
+    task: str | None = None
+    dtype: Dtype | None = None
+    gpus: int | None = Field(default=None, ge=1)
+    replicas: int | None = Field(default=None, ge=1)
+    parameters: int | None = Field(default=None, ge=1)
+    trust_remote_code: bool = False
+    bookable_by: tuple[str, ...] = ()
+
+    def may_book(self, owner: str | None) -> bool:
+        """Whether a person with that mail address may book it."""
+        if not self.bookable_by:
+            return True
+        mail = (owner or "").lower()
+        allowed = {rule.lower().lstrip("@") for rule in self.bookable_by}
+        return mail in allowed or mail.rpartition("@")[2] in allowed
+
+
+class Catalog(Frozen):
+    """Everything operators described. Repo ids that are not in it can be booked, too."""
+
+    entries: tuple[CatalogEntry, ...] = ()
+
+    def find(self, name: str) -> CatalogEntry | None:
+        """The entry with that alias or repo id, upper and lower case alike."""
+        wanted = name.lower()
+        for entry in self.entries:
+            if wanted == entry.repo_id.lower() or wanted in (alias.lower() for alias in entry.aliases):
+                return entry
+        return None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name a person can write, aliases first."""
+        return tuple(name for entry in self.entries for name in (*entry.aliases, entry.repo_id))
+
+
+class Checkpoint(Frozen):
+    """What is known of a model's weights without loading them.
+
+    ``parameters`` counts them; ``dtype`` is what they are stored in where we can serve that.
+    ``source`` names the file or place that said so.
+    """
+
+    parameters: int = Field(ge=1)
+    dtype: Dtype | None = None
+    source: str
+
+
+class UnknownSize(Frozen):
+    """Why a model's size is not known, and what to do about it."""
+
+    reason: str
+    remedy: str
+
+
+class Model(Frozen):
+    """Which weights, and how they are run: what a model key says."""
+
+    repo_id: str
+    revision: str | None = None
+    task: str = DEFAULT_TASK
+    trust_remote_code: bool = False
+
+    @property
+    def key(self) -> str:
+        """nnsight's model key, as its client writes it."""
+        data: dict[str, object] = {"repo_id": self.repo_id, "revision": self.revision, "task": self.task}
+        if self.trust_remote_code:
+            data["trust_remote_code"] = True
+        return f"{MODEL_CLASS}:{json.dumps(data)}"
+
+    @property
+    def name(self) -> str:
+        """What people call it: repo id, with the revision if one is asked for."""
+        return f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id
+
+
+# Reasons
+
+
+class ReasonKind(StrEnum):
+    """What can change the answer."""
+
+    OK = "ok"
+    EDIT = "edit"  # only an edit of the booking or of the catalog helps
+    NEVER = "never"  # no node of this cluster, even empty, is large enough
+    LATER = "later"  # it fits once something ends or is taken away
+
+
+class ReasonCode(StrEnum):
+    """Why. The numbers stand beside it in the ``Reason``."""
+
+    BOOKED = "booked"
+    STARTS_SOON = "starts soon"
+    STARTS_LATER = "starts later"
+    ALREADY_THERE = "already there"
+    MISUNDERSTOOD = "misunderstood"
+    UNKNOWN_MODEL = "unknown model"
+    NOT_ALLOWED = "not allowed"
+    SIZE_UNKNOWN = "size unknown"
+    TOO_LARGE = "too large"
+    NO_ROOM = "no room"
+    NO_NODES = "no nodes"
+    SOME_REPLICAS = "some replicas"
+    NO_BOOKING = "no booking"
+    DISPLACED = "displaced"
+    NODE_LOST = "node lost"
+    MOVED = "moved"
+    REPLICAS_CHANGED = "replicas changed"
+    NEEDS_CHANGED = "needs changed"
+    CONTRACT_CHANGED = "contract changed"
+    BOOKING_CHANGED = "booking changed"
+    ROUTES_CHANGED = "routes changed"
+    GATEWAY_MISSING = "gateway missing"
+
+
+class Reason(Frozen):
+    """A decision's reason as data; ``render`` makes sentences of it."""
+
+    code: ReasonCode
+    kind: ReasonKind = ReasonKind.OK
+    needed_bytes: int | None = None
+    free_bytes: int | None = None
+    needed_gpus: float | None = None
+    free_gpus: float | None = None
+    node: str | None = None
+    by: tuple[str, ...] = ()
+    detail: str | None = None
+    remedy: str | None = None
+
+
+class NodeAnswer(Frozen):
+    """What one node could offer to one replica of a model; losers are kept, too.
+
+    ``free_bytes`` is the room on its best device (the best devices together, where several GPUs are
+    needed); ``held_by`` are the models and strangers that hold the rest.
+    """
+
+    node: str
+    fits: bool
+    kind: DeviceKind
+    needed_bytes: int
+    free_bytes: int
+    needed_gpus: float = 0
+    free_gpus: float = 0
+    largest_bytes: int = 0
+    held_by: tuple[str, ...] = ()
+    why_not: str | None = None
+
+
+# What is wanted
+
+
+class Target(Frozen):
+    """A model that must serve at a time, with the reservations behind it.
+
+    ``footprint_bytes`` is what one replica needs, padding included. ``early`` tells that its first
+    booking has not begun: it is loaded ahead if there is room, and never at another's cost.
+    """
+
+    model: Model
+    names: tuple[str, ...]
+    dtype: Dtype
+    gpus: int | None
+    replicas: int
+    footprint_bytes: int
+    reservations: tuple[str, ...]
+    titles: tuple[str, ...]
+    start: UtcDatetime
+    until: UtcDatetime
+    priority: int
+    booked_at: UtcDatetime
+    early: bool = False
+
+    @property
+    def order(self) -> tuple[bool, int, datetime, str]:
+        """Who comes first: running windows, then priority, then who booked first, then the key."""
+        return (self.early, -self.priority, self.booked_at, self.model.key)
+
+
+class Placement(Frozen):
+    """A model on a node: one Serve application. Numbers are per replica.
+
+    ``num_gpus`` is 0 on the CPU device, below 1 for a share of one GPU, else whole. ``memory_bytes``
+    is the RAM to reserve, 0 on GPUs.
+    """
+
+    target: Target
+    node: str
+    replicas: int
+    num_gpus: float
+    memory_bytes: int
+    reason: Reason
+    considered: tuple[NodeAnswer, ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Model key and node; at most one application has it."""
+        return (self.target.model.key, self.node)
+
+
+# What is there
+
+
+class DeploymentStatus(StrEnum):
+    """How an application is doing, in our words."""
+
+    LOADING = "loading"
+    SERVING = "serving"
+    FAILED = "failed"
+    STOPPING = "stopping"
+
+
+class Deployment(Frozen):
+    """An application of ours as Serve reports it."""
+
+    application: str
+    model: Model
+    node: str
+    replicas: int
+    num_gpus: float
+    memory_bytes: int
+    footprint_bytes: int
+    dtype: Dtype
+    reservations: tuple[str, ...] = ()
+    contract_current: bool = True
+    status: DeploymentStatus
+    message: str = ""
+    ready_replicas: int = 0
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Model key and node."""
+        return (self.model.key, self.node)
+
+
+class Route(Frozen):
+    """A model the gateway can reach, by the names clients use, on these nodes."""
+
+    model: Model
+    names: tuple[str, ...]
+    nodes: tuple[str, ...]
+    until: UtcDatetime
+
+
+class Announcement(Frozen):
+    """A booking the gateway tells clients about: coming, or refused for a reason."""
+
+    names: tuple[str, ...]
+    start: UtcDatetime
+    end: UtcDatetime
+    refused: Reason | None = None
+
+
+class Directory(Frozen):
+    """All the gateway knows; ``version`` is the same exactly where the rest is."""
+
+    routes: tuple[Route, ...] = ()
+    announcements: tuple[Announcement, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """A short digest of the content."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+class Observed(Frozen):
+    """What was seen at one moment. ``fingerprint`` changes whenever what is deployed does.
+
+    ``others`` names the applications that are not ours. ``directory_version`` is that of the
+    directory the gateway knows, None where there is no gateway (or one of another contract).
+    """
+
+    cluster: Cluster
+    deployments: tuple[Deployment, ...] = ()
+    others: tuple[str, ...] = ()
+    directory_version: str | None = None
+    fingerprint: str = ""
+
+
+# The plan
+
+
+class ActionKind(StrEnum):
+    """What is done, in the order in which it is shown: removals first."""
+
+    UNDEPLOY = "undeploy"
+    REBUILD = "rebuild"
+    SCALE = "scale"
+    DEPLOY = "deploy"
+    UPDATE = "update"
+    ROUTE = "route"
+
+
+class Action(Frozen):
+    """One change to what Serve runs. ``model`` is None for the gateway.
+
+    ``replicas_before`` is 0 for what is new, ``replicas`` 0 for what goes.
+    """
+
+    kind: ActionKind
+    model: Model | None = None
+    node: str | None = None
+    replicas_before: int = 0
+    replicas: int = 0
+    footprint_bytes: int = 0
+    num_gpus: float = 0
+    until: UtcDatetime | None = None
+    titles: tuple[str, ...] = ()
+    reason: Reason
+    considered: tuple[NodeAnswer, ...] = ()
+
+
+class VerdictState(StrEnum):
+    """What becomes of an event."""
+
+    PLACED = "placed"
+    COMING = "coming"
+    REFUSED = "refused"
+    MISUNDERSTOOD = "misunderstood"
+
+
+class Verdict(Frozen):
+    """What planning says to one event, and why; the calendar shows it to who booked."""
+
+    event: str
+    calendar: str
+    title: str
+    start: UtcDatetime | None
+    end: UtcDatetime | None
+    owner: str | None = None
+    state: VerdictState
+    model: Model | None = None
+    nodes: tuple[str, ...] = ()
+    reason: Reason
+    considered: tuple[NodeAnswer, ...] = ()
+
+
+class Drift(Frozen):
+    """An application of ours that is not as it was asked for, whatever the calendar says."""
+
+    application: str
+    model: Model
+    node: str
+    status: DeploymentStatus
+    message: str
+
+
+class Plan(Frozen):
+    """What to do at one instant, and why; and what each event is told.
+
+    ``placements`` is everything that shall run afterwards, ``actions`` the difference to what was
+    observed. ``next_boundary`` is the next instant after ``at`` at which the answer may change by
+    itself. ``fingerprint`` is that of the observation the plan was made from.
+    """
+
+    version: int = 1
+    at: UtcDatetime
+    actions: tuple[Action, ...] = ()
+    placements: tuple[Placement, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    others: tuple[str, ...] = ()
+    cluster: Cluster
+    directory: Directory
+    next_boundary: UtcDatetime | None = None
+    fingerprint: str = ""
+
+    @property
+    def refused(self) -> tuple[Verdict, ...]:
+        """The events that get nothing, or not all they asked for."""
+        states = (VerdictState.REFUSED, VerdictState.MISUNDERSTOOD)
+        return tuple(verdict for verdict in self.verdicts if verdict.state in states)
