@@ -14,6 +14,10 @@ from serve_apps.contract import ModelArgs
 logger = logging.getLogger("ray.serve")
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+PREPROCESSOR_FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "tekken.json", "vocab.json", "vocab.txt",
+    "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
 FAKE_GPUS_VARIABLE = "NDIF_FAKE_GPUS"
 """Set to 1 where Ray was told of GPUs that do not exist (tests): replicas then run on the CPU."""
 
@@ -32,8 +36,8 @@ def hub_cache() -> Path:
 def cached_snapshot(cache: Path, repo_id: str, revision: str | None) -> Path | None:
     """The folder of a snapshot that holds everything a model needs, or None.
 
-    Judged by the files alone: a config, and every weight file the index names. A download that was
-    broken off leaves its file unlinked, so an existing name is a complete file.
+    Judged by the files alone: a config, a tokenizer or its like, and every weight file the index
+    names. A download that was broken off leaves its file unlinked, so what exists is complete.
     """
     repository = cache / f"models--{repo_id.replace('/', '--')}"
     reference = repository / "refs" / (revision or "main")
@@ -42,6 +46,8 @@ def cached_snapshot(cache: Path, repo_id: str, revision: str | None) -> Path | N
         return None
     folder = repository / "snapshots" / commit
     if not (folder / "config.json").exists():
+        return None
+    if not any((folder / name).exists() for name in PREPROCESSOR_FILES):
         return None
     return folder if any(_has_weights(folder, name) for name in WEIGHT_FILES) else None
 
