@@ -1,0 +1,1 @@
+"""Tests of the package ``calendars``: nothing here needs Ray, a network or a clock."""
