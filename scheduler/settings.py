@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -215,8 +216,18 @@ def _read_json(path: Path) -> dict[str, Any]:
         content: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise OperatorError(f"{path} cannot be read: {error}.", "Delete it; it is written anew.") from error
-    settings = content.get("settings", {}) if isinstance(content, dict) else {}
+    if not isinstance(content, dict) or not _runs(content.get("pid"), content.get("created")):
+        return {}  # left by a run that was killed: its ports mean nothing any more
+    settings = content.get("settings", {})
     return settings if isinstance(settings, dict) else {}
+
+
+def _runs(pid: Any, created: Any) -> bool:
+    """Whether the process ``pid`` that was created at ``created`` (Unix seconds) still runs."""
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) < 2.0
+    except (psutil.Error, TypeError, ValueError):
+        return False
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""The verbs of a cluster: ``head`` and ``worker``, each in the foreground of a container or a shell."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from scheduler.errors import OperatorError
+from scheduler.launch import ports
+from scheduler.launch.ray_node import RayHead, RayWorker
+from scheduler.launch.runtime import RuntimeFile, port_settings
+from scheduler.launch.supervision import interruptible, running
+from scheduler.launch.token import read_token
+from scheduler.settings import Settings
+from scheduler.state_lock import StateLock
+
+HEAD_LOOK_SECONDS = 3.0
+WORKER_NOTE = "worker.json"
+
+
+def new_console() -> Console:
+    """Where these verbs tell people what they do."""
+    return Console(stderr=True, highlight=False)
+
+
+def run_head(settings: Settings) -> int:
+    """Run a cluster's head and the daemon until SIGTERM or Ctrl-C.
+
+    Raises:
+        OperatorError: the state directory is in use, a port is taken, or Ray does not start.
+    """
+    console = new_console()
+    with StateLock(settings), ending_quietly(console):
+        RuntimeFile(settings.runtime_file).clear_leftovers()
+        ports.require(ports.wanted_ports(settings))
+        if settings.ray.host in ports.LOOPBACK:
+            console.print("Listening on loopback only: for workers to join, set HOST_IP to an address of")
+            console.print("this machine that they reach (or to 0.0.0.0, and Ray finds it).")
+        with head_running(settings, console):
+            run_daemon(settings, console)
+    return 0
+
+
+def run_worker(settings: Settings) -> int:
+    """Join the head at ``settings.ray.address`` until SIGTERM or Ctrl-C; join again if Ray dies.
+
+    Waits for a head that is not up yet, as after a power failure.
+
+    Raises:
+        OperatorError: no address or token is given, the head refuses the token, or Ray does not start.
+    """
+    console = new_console()
+    host, port = head_address(settings)
+    read_token(settings.path(settings.ray.token_path))
+    note = RuntimeFile(settings.path(settings.state_dir) / WORKER_NOTE)
+    note.clear_leftovers()
+    node = RayWorker(settings, console, on_spawned=lambda ray: note.write({}, ray))
+    with ending_quietly(console):
+        try:
+            await_head(host, port, console)
+            with running(node, console):
+                threading.Event().wait()
+        finally:
+            note.remove()
+    return 0
+
+
+@contextmanager
+def ending_quietly(console: Console) -> Iterator[None]:
+    """Ctrl-C and SIGTERM are how the service is meant to end: no traceback, no failure."""
+    try:
+        with interruptible():
+            yield
+    except KeyboardInterrupt:
+        pass
+    console.print("Stopped.")
+
+
+@contextmanager
+def head_running(settings: Settings, console: Console) -> Iterator[None]:
+    """A Ray head runs inside, and its note lies in the state directory."""
+    note = RuntimeFile(settings.runtime_file)
+    node = RayHead(settings, console, on_spawned=lambda ray: note.write(port_settings(settings), ray))
+    try:
+        with running(node, console):
+            yield
+    finally:
+        note.remove()
+
+
+def run_daemon(
+    settings: Settings, console: Console, on_first_serving: Callable[[str], None] | None = None
+) -> None:
+    """Run the daemon in the foreground until it is asked to end."""
+    from scheduler.daemon import Daemon  # imports the planner: not for the other verbs
+
+    Daemon(settings, on_first_serving=on_first_serving, console=console).run()
+
+
+def head_address(settings: Settings) -> tuple[str, int]:
+    """Host and port of the head to join.
+
+    Raises:
+        OperatorError: none is given, it is not an address, or Ray could not use it.
+    """
+    example = "Set RAY_ADDRESS to the head's address and port, such as RAY_ADDRESS=192.168.1.10:6380."
+    if not settings.ray.address:
+        raise OperatorError("A worker must know which head to join.", example)
+    host, _, port = settings.ray.address.removeprefix("ray://").rpartition(":")
+    if settings.ray.address.startswith("ray://") or not host or not port.isdecimal():
+        raise OperatorError(f"{settings.ray.address!r} is not the address of a head.", example)
+    if host in ports.LOOPBACK:
+        # Ray replaces loopback by the address of a network card, where such a head does not listen
+        raise OperatorError(
+            f"A head on loopback ({settings.ray.address}) takes no workers.",
+            "Start the head with HOST_IP set to an address of its machine, and give that one as RAY_ADDRESS.",
+        )
+    return host.strip("[]"), int(port)
+
+
+def await_head(host: str, port: int, console: Console) -> None:
+    """Wait until somebody listens at the head's address, for as long as it takes."""
+    said = False
+    while not _listens(host, port):
+        if not said:
+            console.print(f"Nothing answers at {host}:{port} yet; waiting for the head.", markup=False)
+            said = True
+        threading.Event().wait(HEAD_LOOK_SECONDS)
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=HEAD_LOOK_SECONDS).close()
+    except OSError:
+        return False
+    return True
