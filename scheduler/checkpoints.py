@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, wait
 from pathlib import Path
 
-import httpx
+import httpx2
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -114,7 +114,13 @@ def read_checkpoint(model: Model, cache: Path) -> Checkpoint | UnknownSize:
         return _in_cache(model, cache) or _on_hub(model) or _by_architecture(model)
     except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError) as error:
         return _not_on_hub(model, error)
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except (
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        HfHubHTTPError,
+        httpx2.HTTPError,
+        OSError,
+    ) as error:
         return UnknownSize(
             reason=f"it is not in the cache {cache}, and the Hugging Face Hub cannot be reached "
             f"({type(error).__name__})",

@@ -14,3 +14,13 @@ def ray_cluster() -> Iterator[RayCluster]:
     """One Ray cluster for the whole session; start each test with ``put([])`` of its own making."""
     with running_ray_cluster() as cluster:
         yield cluster
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written instead of compared; look at the difference in git."""
+    return bool(request.config.getoption("--update-golden"))

@@ -44,6 +44,7 @@ class _Held:
     """Bytes that one replica holds on some devices of a node."""
 
     owner: str
+    name: str
     devices: tuple[int, ...]
     bytes_each: int
 
@@ -65,7 +66,7 @@ class _Room:
 
     def fit(self, target: Target, ignoring: frozenset[str] = frozenset()) -> _Held | None:
         """Where one replica would go: on the fullest device that can take it, or on empty ones."""
-        if not self.node.devices:
+        if not self.node.devices or self.node.devices[0].memory_bytes <= 0:
             return None
         free = self.free(ignoring)
         device = self.node.devices[0]
@@ -74,13 +75,10 @@ class _Room:
             empty = [i for i, room in enumerate(free) if room == self.node.devices[i].memory_bytes]
             if len(empty) < gpus or device.kind is DeviceKind.CPU:
                 return None
-            return _Held(target.model.key, tuple(empty[:gpus]), each)
+            return _Held(target.model.key, target.model.name, tuple(empty[:gpus]), each)
         need = _share_bytes(target, device)
         best = min((i for i, room in enumerate(free) if room >= need), key=lambda i: free[i], default=None)
-        return None if best is None else _Held(target.model.key, (best,), need)
-
-    def owners(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(held.owner for held in self.held))
+        return None if best is None else _Held(target.model.key, target.model.name, (best,), need)
 
     def release(self, owner: str) -> None:
         self.held = [held for held in self.held if held.owner != owner]
@@ -113,8 +111,8 @@ def place(targets: Iterable[Target], cluster: Cluster, deployments: Iterable[Dep
 
     A model that runs stays where it is. A new one takes the room that is free; only where there is
     none, and never while it is early, does it take that of models with a weaker claim, which are
-    then placed anew in their turn. Among nodes that fit, the smallest suitable device wins, then the
-    one left fullest (best fit), then the name. Devices taken by others are never counted on.
+    then placed anew in their turn. Among nodes that fit, a GPU wins over a CPU, then the smallest
+    device, then the one left fullest (best fit), then the name. Devices taken by others are never counted on.
     """
     ordered = sorted(targets, key=lambda target: target.order)
     rooms = {node.name: _Room(node) for node in cluster.nodes}
@@ -180,12 +178,15 @@ def _choose(target: Target, rooms: Mapping[str, _Room], ignoring: frozenset[str]
     return name, held
 
 
-def _score(target: Target, room: _Room, held: _Held, ignoring: frozenset[str]) -> tuple[int, int, int, int]:
-    """Smaller is better: fewest models displaced, replicas together, smallest device, fullest left."""
+def _score(
+    target: Target, room: _Room, held: _Held, ignoring: frozenset[str]
+) -> tuple[int, bool, bool, int, int]:
+    """Smaller is better: fewest displaced, replicas together, GPU, smallest device, fullest left."""
     displaced = len(_in_the_way(room, held, ignoring))
-    together = 0 if target.model.key in room.owners() else 1
+    apart = all(other.owner != target.model.key for other in room.held)
     left = sum(room.free(ignoring)) - held.bytes_each * len(held.devices)
-    return (displaced, together, room.node.devices[0].memory_bytes, left)
+    device = room.node.devices[0]
+    return (displaced, apart, device.kind is DeviceKind.CPU, device.memory_bytes, left)
 
 
 def _in_the_way(room: _Room, held: _Held, weaker: frozenset[str]) -> tuple[str, ...]:
@@ -271,7 +272,7 @@ def _answer(target: Target, room: _Room) -> NodeAnswer:
         needed_gpus=gpus if on_gpu else 0,
         free_gpus=len(empty) if on_gpu else 0,
         largest_bytes=node.memory_bytes if whole and on_gpu else device.memory_bytes,
-        held_by=(*room.owners(), *strangers),
+        held_by=(*dict.fromkeys(held.name for held in room.held), *strangers),
         why_not=f"the booking asks for {target.gpus} GPUs and it has none" if wants_gpu else None,
     )
 

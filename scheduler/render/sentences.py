@@ -11,7 +11,7 @@ from scheduler.types import NodeAnswer, Reason, ReasonCode
 GIB = 1024**3
 
 PLAIN = {
-    ReasonCode.BOOKED: "booked for now",
+    ReasonCode.BOOKED: "it is booked for now",
     ReasonCode.STARTS_SOON: "its booking starts soon",
     ReasonCode.STARTS_LATER: "its booking starts later",
     ReasonCode.ALREADY_THERE: "it runs there already",

@@ -1,0 +1,168 @@
+"""Plans to Serve's configuration and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scheduler.errors import OperatorError
+from scheduler.serve.config import ServeState, serve_config
+from scheduler.serve.naming import application_name
+from scheduler.settings import ServeSettings
+from scheduler.types import DeploymentStatus, Model, Plan
+from serve_apps.contract import GatewayConfig, ModelArgs
+from tests.scheduler.builders import booking, cluster, cpu, gpus, known, planned
+
+ON = cluster(gpus("g", 8, 80), cpu("c", 8))
+SETTINGS = ServeSettings()
+THEIRS = {"name": "theirs", "route_prefix": "/theirs", "import_path": "their.module:app", "args": {"x": 1}}
+
+
+def app(config: dict[str, Any], status: str = "RUNNING", source: str = "declarative") -> dict[str, Any]:
+    """How Serve's GET shows an application that was submitted with a configuration."""
+    return {
+        "name": config["name"],
+        "route_prefix": config["route_prefix"],
+        "status": status,
+        "message": "",
+        "source": source,
+        "deployed_app_config": config if source == "declarative" else None,
+        "deployments": {},
+    }
+
+
+def answer(*apps: dict[str, Any]) -> ServeState:
+    return ServeState({"applications": {one["name"]: one for one in apps}})
+
+
+def plan(**sizes: float) -> Plan:
+    names = sizes or {"a": 7.0, "b": 3.0}
+    return planned([booking(f"org/{name}", replicas=2) for name in names], ON, known(**names))
+
+
+def test_what_is_submitted_is_what_is_found_again() -> None:
+    made = plan()
+    config = serve_config(made, ServeState({}), SETTINGS)
+    found = answer(*(app(one) for one in config["applications"]))
+    assert {one.identity for one in found.deployments} == {one.identity for one in made.placements}
+    for placement in made.placements:
+        (one,) = [d for d in found.deployments if d.identity == placement.identity]
+        target = placement.target
+        assert (one.replicas, one.num_gpus, one.memory_bytes) == (
+            2,
+            placement.num_gpus,
+            placement.memory_bytes,
+        )
+        assert (one.dtype, one.reservations, one.contract_current) == (
+            target.dtype,
+            target.reservations,
+            True,
+        )
+        assert one.status is DeploymentStatus.SERVING
+    assert found.directory_version == made.directory.version
+    assert found.others == ()
+
+
+def test_others_declarative_applications_are_submitted_again_exactly_as_they_were() -> None:
+    state = answer(
+        app(THEIRS), app(THEIRS | {"name": "imperative", "route_prefix": "/i"}, source="imperative")
+    )
+    config = serve_config(plan(), state, SETTINGS)
+    assert config["applications"][-1] == THEIRS
+    assert "imperative" not in [one["name"] for one in config["applications"]]
+    assert state.others == ("imperative", "theirs")
+
+
+def test_an_application_of_others_that_is_being_deleted_is_not_brought_back() -> None:
+    config = serve_config(plan(), answer(app(THEIRS, "DELETING")), SETTINGS)
+    assert "theirs" not in [one["name"] for one in config["applications"]]
+
+
+def test_a_name_like_ours_without_our_marker_is_not_ours() -> None:
+    copycat = app({"name": "ndif-model-copy", "route_prefix": None, "import_path": "x:y", "args": {}})
+    assert answer(copycat).others == ("ndif-model-copy",)
+
+
+def test_an_application_of_others_at_the_root_is_an_error_that_names_it() -> None:
+    with pytest.raises(OperatorError, match=r"theirs.*route_prefix"):
+        serve_config(plan(), answer(app(THEIRS | {"route_prefix": "/"})), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("DEPLOYING", DeploymentStatus.LOADING),
+        ("RUNNING", DeploymentStatus.SERVING),
+        ("UNHEALTHY", DeploymentStatus.FAILED),
+        ("DEPLOY_FAILED", DeploymentStatus.FAILED),
+    ],
+)
+def test_serves_words_for_how_an_application_is(word: str, status: DeploymentStatus) -> None:
+    (config,) = serve_config(plan(a=7.0), ServeState({}), SETTINGS)["applications"][1:]
+    assert answer(app(config, word)).deployments[0].status is status
+
+
+def test_what_is_being_deleted_is_no_longer_deployed_but_still_ours() -> None:
+    config = serve_config(plan(a=7.0), ServeState({}), SETTINGS)["applications"][1]
+    gone = app(config, "DELETING") | {"deployed_app_config": None}
+    assert answer(gone).deployments == ()
+    assert answer(gone).others == ()
+
+
+def test_arguments_of_another_contract_are_known_as_such() -> None:
+    config = serve_config(plan(a=7.0), ServeState({}), SETTINGS)["applications"][1]
+    old = config | {"args": config["args"] | {"contract": 0}}
+    assert answer(app(old)).deployments[0].contract_current is False
+
+
+def test_arguments_that_cannot_be_read_are_an_error_and_not_an_absence() -> None:
+    config = serve_config(plan(a=7.0), ServeState({}), SETTINGS)["applications"][1]
+    broken = config | {"args": {"marker": "ndif-ray-service", "kind": "model"}}
+    with pytest.raises(OperatorError, match="cannot be read"):
+        _ = answer(app(broken)).deployments
+
+
+def test_the_fingerprint_changes_with_any_configuration_and_with_nothing_else() -> None:
+    before = answer(app(THEIRS))
+    assert before.fingerprint == answer(app(THEIRS, "DEPLOYING")).fingerprint
+    assert before.fingerprint != answer(app(THEIRS | {"args": {"x": 2}})).fingerprint
+    assert before.fingerprint != answer().fingerprint
+
+
+def test_a_gateway_that_failed_is_no_gateway() -> None:
+    gateway = serve_config(plan(), ServeState({}), SETTINGS)["applications"][0]
+    assert answer(app(gateway, "DEPLOY_FAILED")).directory_version is None
+    assert answer(app(gateway, "UNHEALTHY")).directory_version is not None
+
+
+def test_the_gateway_is_given_routes_and_the_refused_with_their_reason_in_words() -> None:
+    made = planned([booking("org/a"), booking("org/huge")], ON, known(a=7, huge=9999))
+    gateway = serve_config(made, ServeState({}), SETTINGS)["applications"][0]
+    config = GatewayConfig.model_validate(gateway["deployments"][0]["user_config"])
+    assert [route.names for route in config.routes] == [("org/a",)]
+    assert config.routes[0].applications == (application_name(Model(repo_id="org/a"), "g"),)
+    (refused,) = config.bookings
+    assert "9999.0 GiB" in (refused.refused or "")
+
+
+def test_every_deployment_is_named_since_unnamed_ones_are_dropped_in_silence() -> None:
+    for one in serve_config(plan(), ServeState({}), SETTINGS)["applications"]:
+        assert all(deployment["name"] for deployment in one["deployments"])
+        assert set(one) == {"name", "route_prefix", "import_path", "args", "deployments"}
+
+
+def test_application_names_tell_models_nodes_and_revisions_apart() -> None:
+    names = {
+        application_name(Model(repo_id=repo, revision=revision), node)
+        for repo in ("org/a.b", "other/a-b", "org/" + "x" * 200)
+        for revision in (None, "v1")
+        for node in ("n1", "n-1")
+    }
+    assert len(names) == 12
+    assert all(len(name) < 120 and name == name.lower() for name in names)
+
+
+def test_arguments_hold_no_more_than_the_contract_allows() -> None:
+    config = serve_config(plan(a=7.0), ServeState({}), SETTINGS)["applications"][1]
+    assert ModelArgs.model_validate(config["args"]).repo_id == "org/a"
