@@ -91,6 +91,7 @@ UNDERSTOOD = {
         "Note: call Bob\nhttps://example.org/x?model=y\nAgenda: gpus and replicas\n10:30 start\nTeam = us",
         asks("gpt2"),
     ),
+    "another dotted name before a brace": ("gpt2", "see docs.nnsight.net: {the guide}", asks("gpt2")),
     "a sentence whose first word resembles a key": ("gpt2", "tasks: reading group at noon", asks("gpt2")),
     "type: is no dtype unless its value is one": ("gpt2", "type: text generation", asks("gpt2")),
     "a key in the middle of a line": ("gpt2", "we want replicas: many", asks("gpt2")),

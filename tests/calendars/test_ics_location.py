@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from calendars.ics import IcsCalendar
+from calendars.ics_events import Event, EventFault, read_events
 from calendars.ics_location import MAX_ATTEMPTS, MAX_CALENDAR_BYTES, display_name
 from calendars.reservation import Reading
 from calendars.source import CalendarSource, CalendarUnavailable
@@ -71,13 +73,21 @@ def test_a_calendar_without_events_is_empty(tmp_path: Path) -> None:
     assert read(str(path)) == Reading(calendar=str(path))
 
 
-def test_a_file_is_read_anew_when_it_changes(tmp_path: Path) -> None:
+def test_a_file_is_parsed_anew_only_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+
+    def read_and_count(content: bytes, zone: tzinfo) -> tuple[Event | EventFault, ...]:
+        parsed.append(content)
+        return read_events(content, zone)
+
+    monkeypatch.setattr("calendars.ics.read_events", read_and_count)
     path = tmp_path / "c.ics"
     path.write_bytes(WHOLE)
     source = IcsCalendar(str(path))
     window = at("2026-03-01"), at("2026-04-01")
     first = source.read(*window)
     assert source.read(*window) == first
+    assert len(parsed) == 1
     path.write_text(calendar())
     assert source.read(*window).reservations == ()
     path.write_bytes(b"")

@@ -236,6 +236,10 @@ def test_duration(tmp_path: Path) -> None:
     }.items():
         text = event(f"{SPRING_NIGHT}\nDURATION:{duration}")
         assert times(read(tmp_path, text)) == [f"2026-03-28 19:00 {end}"]
+    alarm = "BEGIN:VALARM\nTRIGGER:-PT5M\nREPEAT:1\nDURATION:P1D\nEND:VALARM"
+    assert times(read(tmp_path, event(f"{SPRING_NIGHT}\n{alarm}\nDURATION:PT24H"))) == [
+        "2026-03-28 19:00 2026-03-29 19:00"
+    ]
 
 
 @rule("An event lasts at most 366 days and lies in the years 1970 to 2199.")
@@ -345,6 +349,8 @@ def test_this_and_future(tmp_path: Path) -> None:
     assert times(reading) == ["2026-03-02 09:00 10:00", "2026-03-03 11:00 13:00", "2026-03-04 11:00 13:00"]
     assert [one.request.model for one in reading.reservations] == [MODEL, "other/model", "other/model"]
     assert keys(reading) == [f"one/2026030{day}T090000Z" for day in (2, 3, 4)]
+    ended = later.replace("END:VEVENT", "STATUS:CANCELLED\nEND:VEVENT")
+    assert times(read(tmp_path, event(DAILY_NINE), ended)) == ["2026-03-02 09:00 10:00"]
 
 
 @rule("UNTIL includes the instance that starts then; an UNTIL without a time includes its whole day.")
