@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,14 +42,15 @@ class BodyLimit:
 
         async def noting(message: Message) -> None:
             nonlocal answering
-            answering = True
-            await send(message)
+            # FastAPI makes a 400 of whatever goes wrong while it reads a body
+            if received <= limit:
+                answering = True
+                await send(message)
 
-        try:
+        with suppress(BodyTooLargeError):
             await self._app(scope, counting, noting)
-        except BodyTooLargeError:
-            if not answering:
-                await _refuse(limit)(scope, receive, send)
+        if received > limit and not answering:
+            await _refuse(limit)(scope, receive, send)
 
 
 def _announced(scope: Scope) -> int:

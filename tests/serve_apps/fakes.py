@@ -1,0 +1,65 @@
+"""A backend that answers from memory, obeying the gateway's ``Backend`` protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+from serve_apps.gateway.backend import BackendError
+from serve_apps.gateway.routing import AppState, AppStatus, Statuses
+from serve_apps.messages import BlockRequest, Chunk, Frame, FrameKind, GenerationRequest, Refusal
+
+LAST = Chunk(text="!", finish_reason="stop", prompt_tokens=3, completion_tokens=2)
+
+
+@dataclass
+class FakeBackend:
+    """``answer`` is what every model says, ``frames`` what every block yields.
+
+    ``errors`` maps applications to what asking them raises. ``asked`` notes who was asked for what.
+    A block whose frames are empty runs until it is cancelled, which ``cancelled`` tells.
+    """
+
+    states: dict[str, AppState] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+    answer: Sequence[Chunk | Refusal | BackendError] = (Chunk(text="Hello"), LAST)
+    frames: Sequence[Frame] = (Frame(FrameKind.RUNNING), Frame(FrameKind.RESULT, b"result"))
+    errors: dict[str, BackendError] = field(default_factory=dict)
+    asked: list[tuple[str, GenerationRequest | BlockRequest]] = field(default_factory=list)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def statuses(self) -> Statuses:
+        return {name: AppStatus(state, self.messages.get(name, "")) for name, state in self.states.items()}
+
+    async def complete(self, application: str, request: GenerationRequest) -> Chunk | Refusal:
+        text = ""
+        async for part in self.stream(application, request):
+            if isinstance(part, Refusal):
+                return part
+            text += part.text
+        return LAST.model_copy(update={"text": text})
+
+    async def stream(
+        self, application: str, request: GenerationRequest
+    ) -> AsyncGenerator[Chunk | Refusal, None]:
+        self._ask(application, request)
+        for part in self.answer:
+            if isinstance(part, BackendError):
+                raise part
+            yield part
+
+    async def run_block(self, application: str, request: BlockRequest) -> AsyncGenerator[Frame, None]:
+        self._ask(application, request)
+        for frame in self.frames:
+            yield frame
+        if not self.frames:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled.set()
+
+    def _ask(self, application: str, request: GenerationRequest | BlockRequest) -> None:
+        self.asked.append((application, request))
+        if application in self.errors:
+            raise self.errors[application]
