@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ from scheduler.errors import OperatorError
 from scheduler.logutil.logger import set_up_logging
 from scheduler.moments import parse_moment
 from scheduler.progress import Follower, Step, settled
+from scheduler.render.settings import rows, settings_markdown
 from scheduler.render.status import show_status, status_json
 from scheduler.render.text import progress_line, show_plan
 from scheduler.settings import Settings, load_settings
@@ -107,6 +109,20 @@ def status(as_json: bool) -> None:
         out.out(json.dumps(status_json(made, observed, state.gateway_status, daemon, settings.serve.url)))
     else:
         show_status(out, made, observed, state.gateway_status, daemon, settings.serve.url)
+
+
+@app.command()
+@click.option("--markdown", is_flag=True, help="Print the page docs/settings.md instead.")
+def settings(markdown: bool) -> None:
+    """Show every setting with its value now; set one by its environment name."""
+    if markdown:
+        out.out(settings_markdown(), end="")
+        return
+    tree = _settings()
+    for row in rows():
+        value = operator.attrgetter(row.path)(tree)
+        note = f"{row.environment[-1]}: {row.meaning}"
+        out.print(f"[bold]{row.path}[/] = {escape(str(value))}  [dim]{escape(note)}[/]")
 
 
 @app.command()

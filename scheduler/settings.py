@@ -125,7 +125,11 @@ class ModelSettings(_Group):
 class LogSettings(_Group):
     """What the daemon says."""
 
-    level: str = Field("INFO", pattern="^(TRACE|DEBUG|INFO|SUCCESS|WARNING|ERROR)$")
+    level: str = Field(
+        "INFO",
+        pattern="^(TRACE|DEBUG|INFO|SUCCESS|WARNING|ERROR)$",
+        description="TRACE, DEBUG, INFO, SUCCESS, WARNING or ERROR",
+    )
 
 
 class Settings(BaseSettings):

@@ -17,6 +17,7 @@ from scheduler.catalog import load_catalog
 from scheduler.checkpoints import Checkpoints, read_checkpoint
 from scheduler.errors import OperatorError
 from scheduler.moments import parse_moment
+from scheduler.render.settings import settings_markdown
 from scheduler.settings import ROOT, load_settings
 from scheduler.state_lock import StateLock, holder
 from scheduler.types import Checkpoint, Model, UnknownSize
@@ -81,6 +82,10 @@ def test_a_bad_settings_file_is_an_error_in_words(
     monkeypatch.setenv("NDIF_CONFIG", str(tmp_path / "c.yml"))
     with pytest.raises(OperatorError):
         load_settings()
+
+
+def test_the_page_of_settings_is_that_of_the_code() -> None:
+    assert (ROOT / "docs/settings.md").read_text() == settings_markdown()
 
 
 # Catalog
