@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -60,9 +61,7 @@ def prepare_demo(settings: Settings, console: Console) -> None:
         try:
             prepare_demo_model(settings.hub_cache, report)
         except DemoModelError as error:
-            raise OperatorError(
-                str(error), "Once the demo model can be had, start again; `head` starts without it."
-            ) from error
+            raise OperatorError(str(error), "Then start again.") from error
 
 
 def take_ports(settings: Settings, console: Console) -> Settings:
@@ -106,7 +105,8 @@ def show_welcome(settings: Settings, console: Console, model: str) -> None:
     """Tell what can be done now; called once, when the first model answers."""
     where = str(calendar_path(settings) or settings.calendar.ics)
     console.rule()
-    say(console, welcome(settings.serve.url, model, where))
+    hf_home = str(settings.hub_cache.parent)
+    say(console, welcome(settings.serve.url, model, where, hf_home, sys.executable))
     console.rule()
 
 

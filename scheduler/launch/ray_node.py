@@ -127,12 +127,13 @@ class RayNode:
         return True
 
     def last_words(self) -> str:
-        """The end of Ray's own log, in one line."""
+        """The end of Ray's own log that matters, in one line."""
         try:
             text = TERMINAL_CODES.sub("", self.log_path.read_text(errors="replace"))
         except OSError:
             return "nothing"
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        # its INFO lines tell how to use Ray, never what went wrong
+        lines = [line.strip() for line in text.splitlines() if line.strip() and "INFO" not in line]
         return " | ".join(lines[-TAIL_LINES:])[-800:] or "nothing"
 
     def _announcement(self) -> str:
