@@ -39,11 +39,13 @@ class CatalogEntry(Frozen):
 
     def may_book(self, owner: str | None) -> bool:
         """Whether a person with that mail address may book it."""
-        if not self.bookable_by:
-            return True
-        mail = (owner or "").lower()
-        allowed = {rule.lower().lstrip("@") for rule in self.bookable_by}
-        return mail in allowed or mail.rpartition("@")[2] in allowed
+        return not self.bookable_by or any(person_matches(rule, owner) for rule in self.bookable_by)
+
+
+def person_matches(rule: str, owner: str | None) -> bool:
+    """Whether a mail address is the one, or in the domain, that a rule names; case does not matter."""
+    mail, wanted = (owner or "").lower(), rule.lower()
+    return "@" in mail and (mail == wanted or mail.rpartition("@")[2] == wanted.lstrip("@"))
 
 
 class Catalog(Frozen):

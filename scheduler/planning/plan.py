@@ -9,6 +9,7 @@ from calendars.reservation import Misunderstood, Reading, Reservation
 from scheduler.planning.diff import diff
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.placement import Placed, Unplaced, place, place_alone
+from scheduler.planning.rules import Rules, keep_to
 from scheduler.planning.targets import Booked, Refused, resolve, targets_at
 from scheduler.types import (
     Announcement,
@@ -42,6 +43,7 @@ def make_plan(
     observed: Observed,
     sizing: Sizing,
     at: datetime,
+    rules: Rules | None = None,
 ) -> Plan:
     """Work out what shall run at an instant and what has to change for it.
 
@@ -49,11 +51,14 @@ def make_plan(
         readings: what each calendar said; together they are everything that is wanted.
         checkpoints: what is known of each model, by model key.
         observed: what runs, and on what.
-        at: the instant to plan for; bookings that ended by then are left out.
+        at: the instant to plan for; of bookings that ended by then nothing is said.
+        rules: the operator's, about who may book what.
     """
     readings = tuple(readings)
-    ahead = [one for reading in readings for one in reading.reservations if one.end > at]
-    resolved = [resolve(one, catalog, checkpoints, sizing) for one in sorted(ahead, key=_when)]
+    reservations = sorted((one for reading in readings for one in reading.reservations), key=_when)
+    everything = [resolve(one, catalog, checkpoints, sizing) for one in reservations]
+    allowed = keep_to(rules or Rules(), everything, observed.cluster)
+    resolved = [one for one in allowed if one.reservation.end > at]
     booked = [one for one in resolved if isinstance(one, Booked)]
     targets = targets_at(booked, at)
     placed = place(targets, observed.cluster, observed.deployments)
