@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,6 +30,7 @@ from serve_apps.contract import (
     ModelConfig,
     Route,
 )
+from serve_apps.snippets import curl_snippet, nnsight_snippet
 from tests.ray_cluster import RayCluster, wait_until
 from tests.tiny_model import TINY_CONTEXT, TINY_REPO_ID, model_key
 
@@ -175,9 +178,9 @@ def test_a_client_that_leaves_frees_the_model(gateway: httpx.Client) -> None:
     assert complete(gateway, max_tokens=1).elapsed < timedelta(seconds=5)
 
 
-def test_the_openai_package_is_served(gateway: httpx.Client) -> None:
+def test_the_openai_package_is_served(gateway: httpx.Client, ray_cluster: RayCluster) -> None:
     openai = pytest.importorskip("openai")
-    client = openai.OpenAI(base_url=f"{gateway.base_url}v1", api_key="none", max_retries=0)
+    client = openai.OpenAI(base_url=f"{ray_cluster.serve_url}/v1", api_key="none", max_retries=0)
     answer = client.chat.completions.create(
         model=TINY_REPO_ID, messages=[{"role": "user", "content": "hi"}], max_tokens=3
     )
@@ -233,7 +236,7 @@ print("SAME")
 
 
 def test_the_stock_nnsight_client_traces_and_generates(
-    gateway: httpx.Client, ray_cluster: RayCluster, tmp_path: Any
+    gateway: httpx.Client, ray_cluster: RayCluster, tmp_path: Path
 ) -> None:
     script = tmp_path / "experiment.py"
     script.write_text(NNSIGHT_SCRIPT.replace("REPO", TINY_REPO_ID))
@@ -255,3 +258,30 @@ def test_the_stock_nnsight_client_traces_and_generates(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SAME" in done.stdout
     assert "printed over there" in done.stdout + done.stderr
+
+
+def run_in_shell(command: str, folder: Path) -> str:
+    """Runs a snippet as a person would paste it: from anywhere, with nothing set beforehand."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "NDIF_"))}
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={**bare, "OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_the_curl_snippet_answers(gateway: httpx.Client, ray_cluster: RayCluster, tmp_path: Path) -> None:
+    answer = json.loads(run_in_shell(curl_snippet(ray_cluster.serve_url, TINY_REPO_ID), tmp_path))
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_the_nnsight_snippet_answers(gateway: httpx.Client, ray_cluster: RayCluster, tmp_path: Path) -> None:
+    snippet = nnsight_snippet(ray_cluster.serve_url, TINY_REPO_ID, str(ray_cluster.hf_home), sys.executable)
+    assert "torch.Size([1, " in run_in_shell(snippet, tmp_path)
