@@ -63,18 +63,24 @@ fingerprint() {
 
 # Tells what pip does in a line or two, and keeps all it says in a file.
 narrate() {
-  local line
+  local line name
   while IFS= read -r line; do
     printf '%s\n' "$line" >>"$1"
+    line=${line#"${line%%[![:space:]]*}"}
     case $line in
-      *Downloading*" MB)"* | "Installing collected"*)
-        line=${line#"${line%%[![:space:]]*}"}
-        line=${line%%:*}
-        if [[ -t 2 ]]; then printf '\r\033[K  %.70s' "$line" >&2; else printf '  %.70s\n' "$line" >&2; fi
+      Downloading*" MB)")
+        name=${line%%-cp[0-9]*}
+        tell "  ${name%%-py[0-9]*} (${line##*(}"
         ;;
+      "Installing collected"*) tell "  Installing all of them" ;;
     esac
   done
   if [[ -t 2 ]]; then printf '\r\033[K' >&2; fi
+}
+
+# On a terminal each line takes the place of the one before.
+tell() {
+  if [[ -t 2 ]]; then printf '\r\033[K%.70s' "$1" >&2; else printf '%s\n' "$1" >&2; fi
 }
 
 make_environment() {

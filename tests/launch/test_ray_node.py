@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +67,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RayNode], psuti
     with ExitStack() as stack:
 
         def started(node: RayNode) -> psutil.Process:
+            stack.callback(shutil.rmtree, options.temp_dir(node.settings, node.role), ignore_errors=True)
             stack.callback(node.stop)
             node.start()
             identity = node.process_id
