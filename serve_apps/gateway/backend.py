@@ -110,15 +110,21 @@ class ServeBackend:
         handle = await self._handle(application)
         items = getattr(handle.options(stream=True), method).remote(request)
         ends_at = time.monotonic() + self._deadline_seconds
+        begun = False
         try:
             while True:
                 try:
                     item = await self._in_time(anext(items), ends_at - time.monotonic())
                 except StopAsyncIteration:
                     return
+                begun = True
                 yield item
         except Exception as error:
-            raise _translated(error, application) from error
+            told = _translated(error, application)
+            if begun and isinstance(told, GoneError):
+                # part of it ran: asking another application would run it twice
+                told = BackendError(told.status, told.code, told.message, told.retry_after_seconds)
+            raise told from error
         finally:
             items.cancel()
 
