@@ -134,26 +134,28 @@ def test_a_head_refuses_a_worker_with_another_token(
         tmp_path / "worker", address=f"{address}:{settings.ray.head_port}", token_path=tmp_path / "wrong"
     )
     with pytest.raises(OperatorError, match="does not accept the token"):
-        RayWorker(joining, quiet()).start()
+        start(RayWorker(joining, quiet()))
 
 
 def test_a_head_that_cannot_start_says_why_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[[RayNode], psutil.Process]
 ) -> None:
     monkeypatch.setattr(options, "head_arguments", lambda *_: ["--no-such-option"])
     head = RayHead(settings_in(tmp_path), quiet())
     with pytest.raises(OperatorError) as error:
-        head.start()
+        start(head)
     assert "no-such-option" in error.value.reason
     assert str(head.log_path) in error.value.remedy
     assert head.process_id is None
 
 
-def test_a_node_that_was_given_up_does_not_start(tmp_path: Path) -> None:
+def test_a_node_that_was_given_up_does_not_start(
+    tmp_path: Path, start: Callable[[RayNode], psutil.Process]
+) -> None:
     head = RayHead(settings_in(tmp_path), quiet())
     head.give_up()
     with pytest.raises(OperatorError, match="stopped"):
-        head.start()
+        start(head)
     assert head.process_id is None
     assert head.stop() is None
 
