@@ -12,6 +12,14 @@ google-api-python-client ships.
         google.faults.add("error:backendError", times=2, path="/events")
         ...                                                   # a client on google.api_endpoint
         lab.event(event["id"])["colorId"]
+
+Weaker than Google, or guessed: push channels, batches, ``acl``, ``freebusy``, ``events.move`` and
+``quickAdd`` are not there. A sync token does not tell of instances that vanish because their series' rule was
+shortened. A page token is answered anew instead of from a snapshot. Domain sharing, groups and attendees' own
+copies of an event do not exist. A JWT up to an hour old is accepted, as its ``exp`` says; requests refused
+for quota do not count towards it; what a patch of a deleted event or of a locked event's text answers is a
+guess; a series without ``timeMax`` ends after two years. The lists of short answers in Google's guides give
+the messages; where they give none, the words are ours and only ``reason`` and status can be relied on.
 """
 
 from tests.google_server.clock import Clock, FakeClock, system_clock

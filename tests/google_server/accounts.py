@@ -10,11 +10,12 @@ import json
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from urllib.parse import parse_qs
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -67,7 +68,8 @@ class Accounts:
 
         ``token_uri`` is left to whoever writes the file. Older keys of the account stay valid.
         """
-        key = generate_private_key(public_exponent=65537, key_size=2048)
+        number = len(self.accounts.get(email, {"keys": {}})["keys"])
+        key = _rsa_key(email, number)
         key_id = secrets.token_hex(20)
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         account = self.accounts.setdefault(email, {"client_id": str(secrets.randbelow(10**21)), "keys": {}})
@@ -151,6 +153,12 @@ class Accounts:
                 "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. "
                 "Check your iat and exp values in the JWT claim.",
             )
+
+
+@cache
+def _rsa_key(email: str, number: int) -> RSAPrivateKey:
+    """An account's n-th key, made once in a process: making one takes a tenth of a second."""
+    return generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def _decode(part: str) -> bytes:

@@ -109,14 +109,14 @@ class CalendarApi:
         return self.accounts.actor(token.strip())
 
     def _count(self, email: str) -> None:
-        """600 requests a minute per user and project, over a sliding minute; refused ones count too."""
+        """600 requests a minute per user and project, over a sliding minute; refused ones do not count."""
         recent = self._recent.setdefault(email, deque())
         now = self.store.now()
         while recent and recent[0] <= now - timedelta(minutes=1):
             recent.popleft()
-        recent.append(now)
-        if len(recent) > self.knobs.quota_per_minute:
+        if len(recent) >= self.knobs.quota_per_minute:
             raise rate_limit(self.knobs.quota_code)
+        recent.append(now)
 
     def _find(self, call: Call) -> tuple[Json, Serve]:
         for method, pattern, description, serve in self._routes:

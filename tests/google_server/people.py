@@ -85,6 +85,7 @@ class CalendarHandle:
         with self._store.lock:
             self._events(by).patch(event_id, fields)
             if given:
+                # of series and single events only: an instance takes these from its series
                 self._calendar.events[event_id].data.update(given)
                 self._store.save()
         return self.event(event_id)

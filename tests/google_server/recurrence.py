@@ -119,7 +119,6 @@ class Series:
 
     def has(self, original: Moment) -> bool:
         """Whether the rule yields an instance that starts then."""
-        if isinstance(original, datetime) == self.all_day:
-            return False
-        wall = self._wall(original)
-        return self._moment(wall) == original and wall in self._rules
+        begin = as_instant(original, self.calendar_zone)
+        around = self.starts(begin - timedelta(seconds=1), begin + timedelta(seconds=1), begin)
+        return any(at == original for at in around)

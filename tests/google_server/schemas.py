@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import best_match
 
 Json = dict[str, Any]
 FORMATS = FormatChecker(formats=())
@@ -61,11 +62,15 @@ def converted(schema: Json, *, request: bool) -> Json:
 
 
 @cache
+def definitions(*, request: bool) -> Json:
+    """All schemas of the document, by name."""
+    return {name: converted(value, request=request) for name, value in discovery()["schemas"].items()}
+
+
+@cache
 def validator(name: str, *, request: bool = False) -> Draft202012Validator:
     """A validator for the schema of that name (``Event``, ``Events``, ``Calendar``, …)."""
-    definitions = {key: converted(value, request=request) for key, value in discovery()["schemas"].items()}
-    schema = {"$ref": f"#/$defs/{name}", "$defs": definitions}
-    Draft202012Validator.check_schema(schema)
+    schema = {"$ref": f"#/$defs/{name}", "$defs": definitions(request=request)}
     return Draft202012Validator(schema, format_checker=FORMATS)
 
 
@@ -83,9 +88,8 @@ def method(resource: str, name: str) -> Json:
 
 def request_problem(name: str, body: Json) -> str | None:
     """What is wrong with a request body, or None."""
-    for error in validator(name, request=True).iter_errors(body):
-        return f"Invalid value for: {'.'.join(str(part) for part in error.absolute_path)}"
-    return None
+    error = best_match(validator(name, request=True).iter_errors(body))
+    return f"Invalid value for: {'.'.join(map(str, error.absolute_path))}" if error else None
 
 
 def answer_problems(name: str, body: Json) -> list[str]:

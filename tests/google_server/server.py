@@ -57,10 +57,7 @@ class GoogleServer:
         self.control = Control(self)
         self._wire = Wire(self, port)
         self._thread: threading.Thread | None = None
-
-    @property
-    def port(self) -> int:
-        return int(self._wire.server_address[1])
+        self.port = int(self._wire.server_address[1])
 
     @property
     def url(self) -> str:
@@ -81,7 +78,9 @@ class GoogleServer:
         return self.api.violations
 
     def start(self) -> None:
-        """Serves in a thread of its own until ``stop``."""
+        """Serves in a thread of its own until ``stop``; again on the same port after one."""
+        if self._thread is not None:
+            self._wire = Wire(self, self.port)
         self._thread = threading.Thread(
             target=self._wire.serve_forever, kwargs={"poll_interval": 0.02}, name="google-server", daemon=True
         )
@@ -95,6 +94,15 @@ class GoogleServer:
             self._thread.join()
         self._wire.drop_all()
         self._wire.server_close()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Google cannot be reached: connections are refused; calendars, tokens and the log stay."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
     def grant(self, body: bytes) -> Json:
         with self.store.lock:

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -97,13 +98,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         call = self._read()
+        at = self.server.google.log.now()
         if call.path.startswith("/control"):
             self._send(self.server.google.control.answer(call))
             return
         fault = self.server.google.faults.strike(call.method, call.path)
         answer = self._faulted(call, fault) if fault else self._served(call)
         # the log is written first: whoever has an answer finds its request there
-        self._log(call, answer, fault)
+        self._log(at, call, answer, fault)
         if answer is None or (fault and fault.kind == "drop_after"):
             self._drop()
         elif fault and fault.kind == "truncated":
@@ -162,12 +164,12 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         drop(self.connection)
 
-    def _log(self, call: Call, answer: Answer | None, fault: Fault | None) -> None:
+    def _log(self, at: datetime, call: Call, answer: Answer | None, fault: Fault | None) -> None:
         log = self.server.google.log
         lost = answer is None or (fault is not None and fault.kind == "drop_after")
         log.add(
             Request(
-                log.now(),
+                at,
                 call.method,
                 call.path,
                 call.query,
