@@ -2,20 +2,22 @@
 
 ``GET /control`` answers this text.
 
-- ``GET /control/log``: the requests so far, and how many came in each minute; ``DELETE`` forgets them. -
-``POST /control/faults`` ``{"fault": "error:backendError", "times": 3, "method": "GET", "path": "/events",
-"seconds": 2}``: only ``fault`` is needed, ``times: null`` is for ever. ``GET`` lists those that wait,
-``DELETE`` ends them and the storm and releases what hangs. - ``POST /control/storm`` ``{"seed": 1, "rate":
-0.2}``. - ``POST /control/clock`` ``{"advance_seconds": 60}`` where the server has a fake clock;
-``{"offset_seconds": 600}`` judges tokens by a clock that much ahead. - ``POST /control/knobs``
-``{"api_enabled": false, "quota_per_minute": 10, "largest_page": 2}``, any of them. - ``POST
-/control/tokens/expire``: all access tokens are invalid from now on. - ``POST /control/calendars`` ``{"id":
-"lab", "time_zone": "Europe/Berlin", "role": "reader"}``. - ``POST /control/calendars/ID/share`` ``{"email":
-"x@example.org", "role": "reader"}``. - ``GET /control/calendars/ID/events``: all events, cancelled ones too.
-- ``POST /control/calendars/ID/events`` ``{"summary": "M", "start": "2026-11-22T09:00", "end":
-"2026-11-22T10:00", "description": "replicas: 2", "repeat": "RRULE:FREQ=WEEKLY", "by": "ada@example.org"}``:
-times are in the calendar's zone unless they have an offset. - ``PATCH /control/calendars/ID/events/EVENT``:
-the fields to change. ``DELETE`` cancels the event.
+- ``GET /control/log``: the requests so far, and how many came in each minute; ``DELETE`` forgets them.
+- ``POST /control/faults`` ``{"fault": "error:backendError", "times": 3, "method": "GET", "path": "/events",
+  "seconds": 2}``: only ``fault`` is needed, ``times: null`` is for ever. ``GET`` lists those that wait,
+  ``DELETE`` ends them and the storm and releases what hangs.
+- ``POST /control/storm`` ``{"seed": 1, "rate": 0.2}``.
+- ``POST /control/clock`` ``{"advance_seconds": 60}`` where the server has a fake clock;
+  ``{"offset_seconds": 600}`` judges tokens by a clock that much ahead.
+- ``POST /control/knobs`` ``{"api_enabled": false, "quota_per_minute": 10, "largest_page": 2}``, any of them.
+- ``POST /control/tokens/expire``: all access tokens are invalid from now on.
+- ``POST /control/calendars`` ``{"id": "lab", "time_zone": "Europe/Berlin", "role": "reader"}``.
+- ``POST /control/calendars/ID/share`` ``{"email": "x@example.org", "role": "reader"}``.
+- ``GET /control/calendars/ID/events``: all events, cancelled ones too.
+- ``POST /control/calendars/ID/events`` ``{"summary": "M", "start": "2026-11-22T09:00",
+  "end": "2026-11-22T10:00", "description": "replicas: 2", "repeat": "RRULE:FREQ=WEEKLY",
+  "by": "ada@example.org"}``: times are in the calendar's zone unless they have an offset.
+- ``PATCH /control/calendars/ID/events/EVENT``: the fields to change. ``DELETE`` cancels the event.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class GoogleServer:
     Knobs: ``knobs.api_enabled``, ``knobs.quota_per_minute``, ``knobs.quota_code`` (403 or 429),
     ``knobs.page_sizes`` (sizes of the next pages of ``events.list``, 0 for an empty one),
     ``knobs.largest_page``, ``knobs.leak_cancelled`` (cancelled items even with ``showDeleted=false``),
-    ``knobs.check_answers`` (validate every answer against the discovery document; what is wrong is in
-    ``violations``).
+    ``knobs.check_answers`` (hold every answer, and the field names of every body, against the discovery
+    document; what is wrong is in ``violations``).
     """
 
     def __init__(
