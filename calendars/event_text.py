@@ -22,12 +22,12 @@ free text otherwise: ``tasks: reading group at noon`` is a sentence, ``replica: 
 from __future__ import annotations
 
 import difflib
-import html
 import json
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from calendars.html_text import plain_text
 from calendars.reservation import (
     MAX_GPUS,
     MAX_PRIORITY,
@@ -37,6 +37,7 @@ from calendars.reservation import (
     Frozen,
     ModelRequest,
 )
+from calendars.status_block import strip_block
 
 MAX_TITLE_CHARACTERS = 1_000
 MAX_DESCRIPTION_CHARACTERS = 20_000
@@ -104,11 +105,11 @@ class _Setting(NamedTuple):
 def parse_event(title: str, description: str) -> ModelRequest | Problem:
     """Understand an event's title and description; never raises for any two strings.
 
-    The description may be plain text or the HTML that calendar applications export. Where several
-    things are wrong, the problem names the first.
+    The description may be plain text or the HTML that calendar applications export; the service's own
+    block in it is not read. Where several things are wrong, the problem names the first.
     """
     try:
-        return _parse(title, description)
+        return _parse(title, strip_block(description))
     except _NotUnderstood as caught:
         return caught.problem
 
@@ -133,38 +134,9 @@ def render_request(request: ModelRequest) -> str:
     return text
 
 
-# --- plain text ------------------------------------------------------------------------------
-
-# A tag name must be followed by a space, "/" or ">": "<b@example.org>" is an address, not bold text.
-_BLOCK_TAG = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|table|pre|h[1-6])(?=[\s/>])[^<>]*>", re.IGNORECASE)
-_INLINE_TAG = re.compile(
-    r"</?(?:a|b|i|u|s|em|strong|span|font|code|td|html-blob)(?=[\s/>])[^<>]*>", re.IGNORECASE
-)
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.IGNORECASE)
-_INVISIBLE = str.maketrans(
-    {"\N{NO-BREAK SPACE}": " ", "\N{ZERO WIDTH SPACE}": None, "\N{ZERO WIDTH NO-BREAK SPACE}": None}
-)
-
-
-def plain_text(description: str) -> str:
-    """The words of a description without the common HTML of calendar exports.
-
-    Tags that begin a line become line breaks, other known tags disappear, entities become what they
-    stand for, no-break spaces become spaces. Everything else stays as it is, ``<user@host>`` and
-    ``a < b`` included.
-    """
-    text = _BLOCK_TAG.sub("\n", description)
-    text = _INLINE_TAG.sub("", text)
-    # After the tags: "&lt;br&gt;" was written to be read, not to break a line.
-    text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
-    return text.translate(_INVISIBLE)
-
-
-_STRAIGHT_QUOTES = str.maketrans("“”„‟«»‘’‚", '""""""' + "'''")
-
-
 # --- what counts as a value --------------------------------------------------------------------
 
+_STRAIGHT_QUOTES = str.maketrans("“”„‟«»″＂‘’‚‛‹›′＇", '"' * 8 + "'" * 8)
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}", re.ASCII)
 _TASK = re.compile(r"[a-z][a-z0-9-]{0,63}", re.ASCII)
@@ -175,7 +147,7 @@ _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECA
 def _model(value: str) -> str | None:
     """An alias, or a repo id by the Hub's rules: no path, no "..", no "--", names of 1 to 96 characters."""
     hub = _HUB.match(value)
-    name = value[hub.end() :].rstrip("/") if hub else value
+    name = re.split(r"[?#]", value[hub.end() :], maxsplit=1)[0].rstrip("/") if hub else value
     parts = name.split("/")
     if len(parts) > 2 or ".." in name or "--" in name or name.endswith(".git"):
         return None
@@ -305,7 +277,7 @@ def _settings(text: str) -> list[_Setting]:
     return settings
 
 
-_LINE = re.compile(r"[\s>*•·–-]*([A-Za-z][A-Za-z_-]{0,39})\s*[:=](?!//)(.*)", re.ASCII)
+_LINE = re.compile(r"[\s>*•·◦‣▪●○■□–—+-]*([A-Za-z][A-Za-z_-]{0,39})\s*[:=：](?!//)(.*)", re.ASCII)
 
 
 def _line_setting(line: str) -> _Setting | None:
