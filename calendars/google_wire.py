@@ -83,6 +83,8 @@ class _Http(httplib2.Http):
         """Wake the thread that waits for an answer. Closing alone would leave it waiting."""
         self.given_up = True
         for connection in list(self.connections.values()):
+            # httplib2 answers a connection that breaks with another one, and sends everything again.
+            connection.connect = _connect_no_more
             sock = getattr(connection, "sock", None)
             if sock is not None:
                 with suppress(OSError):
@@ -92,6 +94,10 @@ class _Http(httplib2.Http):
         # google-auth copies it to look up `allowedLocations` in the background at a host that no operator
         # named, and goes without where it cannot. Only configured hosts are spoken to here.
         raise TypeError("not to be copied")
+
+
+def _connect_no_more() -> None:
+    raise GivenUp("nobody waits for an answer any more")
 
 
 class Wire:

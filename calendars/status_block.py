@@ -19,11 +19,15 @@ CLOSING = "[end of booking status]"
 BAR = "| "
 """Begins each line inside: should a fence be damaged by hand, no such line can be taken for a setting."""
 
+_TAGS = r"(?:<[^<>]*+>)*+"
 _GAP = r"(?:\s|\u00a0|&nbsp;|&#160;|&#xa0;|<[^<>]*+>)++"
 
 
 def _fence(words: str) -> str:
-    return _GAP.join(re.escape(word) for word in words.split())
+    """Matches the words with tags anywhere but inside of a word."""
+    return _GAP.join(
+        _TAGS.join(re.escape(part) for part in re.findall(r"[\w-]+|[^\w-]", word)) for word in words.split()
+    )
 
 
 _FENCE = re.compile(f"(?P<opening>{_fence(OPENING)})|(?P<closing>{_fence(CLOSING)})")
