@@ -41,7 +41,8 @@ class Seen:
 class GoogleCalendar:
     """Reads one Google Calendar, and tells people in it what became of their bookings.
 
-    Every rule below has a test of its own in ``tests/calendars/test_google_rules.py``.
+    Every rule below has a test of its own in ``tests/calendars/test_google_rules.py``, or, where no server
+    would send what it is about, in ``test_google_events.py``.
 
     What counts
         An event is shown when it overlaps the half-open window: one that ends as the window starts, or

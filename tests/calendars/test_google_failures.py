@@ -270,6 +270,30 @@ def test_an_answer_of_another_kind_is_no_empty_calendar(desk: Desk, answer: byte
         assert said in refusal(desk.source("lab", endpoint=url)).reason
 
 
+def test_two_events_with_one_key_are_told_apart_by_their_ids(desk: Desk) -> None:
+    when = {
+        name: {"dateTime": f"2026-03-02T{hour}:00:00Z"}
+        for name, hour in (("start", "09"), ("end", "10"), ("originalStartTime", "09"))
+    }
+    twins = [
+        {"id": name, "summary": "a/b", "recurringEventId": "series", "status": "confirmed", **when}
+        for name in ("y", "x")
+    ]
+    page = {"kind": "calendar#events", "items": twins, "timeZone": "UTC", "accessRole": "writer"}
+    with answering(json.dumps(page).encode()) as (url, _):
+        found = read(desk.source("lab", endpoint=url)).reservations
+    assert [one.key for one in found] == ["series/20260302T090000Z", "series/20260302T090000Z#y"]
+
+
+def test_an_event_on_two_pages_is_as_it_is_on_the_later(desk: Desk) -> None:
+    when = {"start": {"date": "2026-03-02"}, "end": {"date": "2026-03-03"}}
+    items = [{"id": "x", "etag": name, "summary": name, **when} for name in ("a/b", "c/d")]
+    page = {"kind": "calendar#events", "items": items, "timeZone": "UTC", "accessRole": "writer"}
+    with answering(json.dumps(page).encode()) as (url, _):
+        found = read(desk.source("lab", endpoint=url)).reservations
+    assert [one.title for one in found] == ["c/d"]
+
+
 def test_pages_without_end_are_given_up(desk: Desk) -> None:
     page = b'{"kind": "calendar#events", "items": [], "nextPageToken": "again"}'
     with answering(page) as (url, asked):

@@ -1,4 +1,8 @@
-"""Windows come in as parameters: nothing in calendars/ asks what time it is or throws dice."""
+"""Windows come in as parameters: nothing in calendars/ asks what time it is or throws dice.
+
+Two things in ``google_client.py`` are not of that kind: its deadlines go by the monotonic clock, and the
+pauses between its tries have some chance in them, which tenacity adds. No reading depends on either.
+"""
 
 from __future__ import annotations
 
