@@ -10,7 +10,7 @@ Book language models in a calendar, and Ray Serve has them up when the event sta
   ./start.sh head            a cluster's head and the daemon (what the container runs)
   ./start.sh worker          one more node, which joins a head
   ./start.sh test [ARGS]     format, lint, types, package arrows, tests; ARGS go to pytest
-  ./start.sh COMMAND [ARGS]  any command of ndif-ray: plan, apply, status, run
+  ./start.sh COMMAND [ARGS]  any command of ndif-ray: plan, apply, status, run, settings, env
   ./start.sh help            this text
 
 Examples

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+import shlex
 import sys
 import time
 from datetime import UTC, datetime
@@ -66,7 +67,7 @@ def plan(at: str | None, as_json: bool) -> Exit:
     """
     with _controller() as controller:
         made = _plan(controller, at)
-    _print(made, as_json)
+    _print(made, as_json, dated=at is not None)
     if made.refused:
         return Exit.CANNOT_BE_PLACED
     return Exit.CHANGES if made.actions else Exit.NOTHING_TO_DO
@@ -126,6 +127,15 @@ def settings(markdown: bool) -> None:
 
 
 @app.command()
+def env() -> None:
+    """Print what other programs need to reach this cluster: eval "$(./start.sh env)"."""
+    from scheduler.launch.options import client_environment
+
+    for name, value in client_environment(_settings()).items():
+        out.out(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
 def local() -> int:
     """Start Ray, the demo model and the daemon on this machine; Ctrl-C stops them."""
     from scheduler.launch.local import run_local
@@ -170,16 +180,16 @@ def _settings(address: str | None = None) -> Settings:
 def _plan(controller: Controller, at: str | None) -> Plan:
     now = datetime.now(UTC)
     moment = parse_moment(at, now.astimezone()) if at else now
-    controller.read_calendars(moment)
+    controller.bookings.refresh(moment)
     observed, _ = controller.observe()
     return controller.plan(moment, observed)
 
 
-def _print(made: Plan, as_json: bool) -> None:
+def _print(made: Plan, as_json: bool, *, dated: bool = False) -> None:
     if as_json:
         out.out(made.model_dump_json())
     else:
-        show_plan(out, made)
+        show_plan(out, made, dated=dated)
 
 
 def _apply(controller: Controller, as_json: bool) -> Plan:

@@ -15,11 +15,12 @@ from rich.console import Console
 
 from scheduler.controller import Controller, Stale
 from scheduler.errors import OperatorError
-from scheduler.progress import Follower, settled
-from scheduler.render.sentences import moment, sentence
+from scheduler.progress import Follower, Step, settled
+from scheduler.render.sentences import sentence
 from scheduler.render.text import progress_line, show_plan
+from scheduler.reports import reports
 from scheduler.settings import Settings
-from scheduler.types import DeploymentStatus, Plan
+from scheduler.types import DeploymentStatus, Observed, Plan
 
 WATCH_SECONDS = 1.0
 BOUNDARY_GRACE = timedelta(milliseconds=50)
@@ -31,6 +32,7 @@ class Daemon:
 
     Args:
         on_first_serving: called once, with the name of the first booked model that answers.
+        clock: tells the present instant.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class Daemon:
         *,
         on_first_serving: Callable[[str], None] | None = None,
         console: Console | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
+        self._clock = clock
         self._controller = Controller(settings)
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._on_first_serving = on_first_serving
         self._follower = Follower()
         self._said: dict[str, str] = {}
@@ -72,11 +76,11 @@ class Daemon:
 
     def tick(self) -> None:
         """One pass of the loop. Never raises: a problem is said, and the next pass tries again."""
-        at = datetime.now(UTC)
+        at = self._clock()
         try:
             # 1. Read the calendars; one that fails keeps its last good reading.
-            self._controller.read_calendars(at)
-            self._say_calendars(at)
+            self._controller.bookings.refresh(at)
+            self._say_calendars()
             # 2. Observe what runs, and on what.
             observed, _ = self._controller.observe()
             # 3. Plan.
@@ -86,13 +90,15 @@ class Daemon:
             # 5. Carry it out.
             if plan.actions:
                 self._controller.apply(plan)
-            # 6. Follow what is on its way, and come back at the next boundary.
+            # 6. Tell those who booked.
+            self._write_back(plan, observed)
+            # 7. Follow what is on its way, and come back at the next boundary.
             self._watch_soon()
             self._return_at(plan.next_boundary)
             self._said.pop("problem", None)
         except Stale as stale:
             logger.info("Planning again: {}.", stale)
-            self._return_at(datetime.now(UTC))
+            self._return_at(self._clock())
         except OperatorError as problem:
             self._say("problem", f"{problem.reason} {problem.remedy} Nothing was changed.")
         except Exception:  # noqa: BLE001  the loop outlives any single pass; the fault is logged whole
@@ -105,9 +111,12 @@ class Daemon:
         except OperatorError as problem:
             self._say("problem", f"{problem.reason} {problem.remedy}")
             return
-        for progress in self._follower.update(observed.deployments, time.monotonic()):
+        told = self._follower.update(observed.deployments, time.monotonic())
+        for progress in told:
             level, line = progress_line(progress)
             logger.log(level, "{}", line)
+        if any(progress.step is not Step.LOADING for progress in told):
+            self._return_at(self._clock())  # those who booked want to know, too
         status, message = state.gateway_status
         serving = [one for one in observed.deployments if one.status is DeploymentStatus.SERVING]
         if status == "DEPLOY_FAILED":
@@ -137,15 +146,27 @@ class Daemon:
             if news:
                 show_plan(self._console, plan)
 
-    def _say_calendars(self, at: datetime) -> None:
-        failing = self._controller.readings.failing
+    def _write_back(self, plan: Plan, observed: Observed) -> None:
+        bookings = self._controller.bookings
+        said = reports(
+            plan,
+            bookings.readings,
+            observed.deployments,
+            self._follower.took_seconds,
+            self._settings.serve.url,
+        )
+        for notice in bookings.write_back(said):
+            logger.warning("{} {}", notice.reason, notice.remedy)
+
+    def _say_calendars(self) -> None:
+        bookings = self._controller.bookings
         for name in [said for said in self._said if said.startswith("calendar ")]:
-            if name.removeprefix("calendar ") not in failing:
+            if name.removeprefix("calendar ") not in bookings.failing:
                 del self._said[name]
                 logger.success("The calendar {} can be read again.", name.removeprefix("calendar "))
-        for name, problem in failing.items():
-            if name in self._controller.readings.good:
-                kept = f"Until then what was booked at {moment(at, at)} stands; nothing is taken down."
+        for name, problem in bookings.failing.items():
+            if known := bookings.known(name):
+                kept = f"What was booked at {known.read_at:%d %b %H:%M} UTC stands; nothing is taken down."
                 self._say(f"calendar {name}", f"{problem.reason} {problem.remedy}", kept)
 
     def _say(self, subject: str, text: str, more: str = "") -> None:

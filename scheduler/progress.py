@@ -34,6 +34,8 @@ class Follower:
     """Remembers how each application was; ``repeat_seconds`` is how often a long loading is told."""
 
     repeat_seconds: float = REPEAT_SECONDS
+    took_seconds: dict[str, float] = field(default_factory=dict)
+    """How long each application that was seen loading took until it served."""
     _seen: dict[str, Deployment] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
     _told: dict[str, float] = field(default_factory=dict)
@@ -54,11 +56,14 @@ class Follower:
                     told.append(Progress(Step.LOADING, deployment, now - self._since[name]))
             elif changed:
                 step = Step.SERVING if deployment.status is DeploymentStatus.SERVING else Step.FAILED
+                if step is Step.SERVING and name in self._since:
+                    self.took_seconds[name] = now - self._since[name]
                 told.append(Progress(step, deployment, now - self._since.get(name, now)))
         return told
 
     def _gone(self, name: str, now: float) -> Progress:
         self._told.pop(name, None)
+        self.took_seconds.pop(name, None)
         return Progress(Step.GONE, self._seen.pop(name), now - self._since.pop(name, now))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import psutil
 import yaml
@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from scheduler.errors import OperatorError
+from scheduler.planning.rules import Rules
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1024**2
@@ -31,6 +32,8 @@ GIB = 1024**3
 
 ENVIRONMENT_NAMES: dict[str, tuple[str, ...]] = {
     "SCHEDULING_CHECK_INTERVAL_S": ("calendar", "check_interval_seconds"),
+    "SCHEDULING_GOOGLE_CALENDAR_ID": ("calendar", "google_calendar_id"),
+    "SCHEDULING_GOOGLE_CREDS_PATH": ("calendar", "google_creds_path"),
     "HOST_IP": ("ray", "host"),
     "RAY_ADDRESS": ("ray", "address"),
     "RAY_DASHBOARD_HOST": ("ray", "dashboard_host"),
@@ -52,10 +55,26 @@ class _Group(BaseModel):
 class CalendarSettings(_Group):
     """Where reservations come from."""
 
-    ics: str = Field("var/calendar.ics", description="Path or http(s) URL of the iCalendar file")
+    ics: str | None = Field(
+        None,
+        description="Path or URL of an iCalendar file; calendar.ics in the state directory without Google",
+    )
+    google_calendar_id: str | None = Field(
+        None, description="Ids of Google calendars to read, separated by commas"
+    )
+    google_creds_path: Path | None = Field(
+        None, description="Service account's key file; Application Default Credentials without it"
+    )
+    google_endpoint: str | None = Field(None, description="Address of the Calendar API, if not Google's")
+    write_back: Literal["off", "colour", "colour+text"] = Field(
+        "colour+text", description="How Google events are answered: off, colour or colour+text"
+    )
     check_interval_seconds: float = Field(10.0, gt=0, le=3600, description="Time between two readings")
     horizon_days: float = Field(14.0, gt=0, le=366, description="How far ahead bookings are read")
     timeout_seconds: float = Field(10.0, gt=0, le=300, description="Deadline of one reading")
+    max_stale_hours: float = Field(
+        72.0, gt=0, le=8760, description="How old a last good reading may be to go by"
+    )
     default_timezone: str = Field("UTC", description="Zone of a calendar that does not name its own")
 
 
@@ -69,7 +88,9 @@ class RaySettings(_Group):
     dashboard_host: str = Field("127.0.0.1", description="Address the dashboard listens on")
     dashboard_port: Port = Field(8266, description="Port of the dashboard and Serve's REST API")
     dashboard_url: str | None = Field(None, description="URL of the dashboard, if not on this machine")
-    token_path: Path = Field(Path("var/ray_token"), description="File with the cluster's access token")
+    token_path: Path | None = Field(
+        None, description="File with the cluster's access token; ray_token in the state directory"
+    )
     node_name: str | None = Field(None, description="Stable name of this node; its host name by default")
     num_gpus: int | None = Field(None, ge=0, le=1024, description="GPUs to offer; all there are by default")
     timeout_seconds: float = Field(10.0, gt=0, le=300, description="Deadline of one call to the dashboard")
@@ -119,7 +140,9 @@ class ModelSettings(_Group):
     """What can be booked."""
 
     catalog: Path = Field(Path("config/models.yml"), description="Aliases and defaults; may be missing")
-    huggingface_home: Path = Field(Path("var/huggingface"), description="Hugging Face home; HF_HOME wins")
+    huggingface_home: Path | None = Field(
+        None, description="Hugging Face home; huggingface in the state directory. HF_HOME wins"
+    )
 
 
 class LogSettings(_Group):
@@ -132,6 +155,10 @@ class LogSettings(_Group):
     )
 
 
+class BookingSettings(_Group, Rules):
+    """Who may book what, for how long and how much."""
+
+
 class Settings(BaseSettings):
     """The whole tree. Relative paths are relative to the project's folder."""
 
@@ -141,6 +168,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(Path("var"), description="Where the service keeps its files")
     calendar: CalendarSettings = CalendarSettings()
+    booking: BookingSettings = BookingSettings()
     ray: RaySettings = RaySettings()
     serve: ServeSettings = ServeSettings()
     planning: PlanningSettings = PlanningSettings()
@@ -151,16 +179,40 @@ class Settings(BaseSettings):
         """A path of these settings, made absolute."""
         return path if path.is_absolute() else ROOT / path
 
+    def in_state_dir(self, name: str) -> Path:
+        """A file or folder of the service's own."""
+        return self.path(self.state_dir) / name
+
     @property
     def runtime_file(self) -> Path:
         """Where a running local service notes the ports it got."""
-        return self.path(self.state_dir) / "runtime.json"
+        return self.in_state_dir("runtime.json")
+
+    @property
+    def token_file(self) -> Path:
+        """The file with the cluster's access token."""
+        return self.path(self.ray.token_path) if self.ray.token_path else self.in_state_dir("ray_token")
+
+    @property
+    def ics_location(self) -> str | None:
+        """Absolute path or URL of the iCalendar file; None where only Google calendars are read."""
+        if self.calendar.ics is None:
+            return None if self.google_calendar_ids else str(self.in_state_dir("calendar.ics"))
+        if "://" in self.calendar.ics:
+            return self.calendar.ics
+        return str(self.path(Path(self.calendar.ics).expanduser()))
+
+    @property
+    def google_calendar_ids(self) -> tuple[str, ...]:
+        """The Google calendars to read, each once."""
+        written = (self.calendar.google_calendar_id or "").split(",")
+        return tuple(dict.fromkeys(one.strip() for one in written if one.strip()))
 
     @property
     def hub_cache(self) -> Path:
         """The Hugging Face hub cache folder models are loaded from."""
-        home = os.environ.get("HF_HOME")
-        return (Path(home) if home else self.path(self.models.huggingface_home)) / "hub"
+        home = os.environ.get("HF_HOME") or self.models.huggingface_home
+        return (self.path(Path(home)) if home else self.in_state_dir("huggingface")) / "hub"
 
     @classmethod
     def settings_customise_sources(

@@ -96,14 +96,14 @@ def write_calendar(settings: Settings, console: Console) -> None:
 
 
 def calendar_path(settings: Settings) -> Path | None:
-    """The calendar's file, None if the calendar is a URL."""
-    where = settings.calendar.ics
-    return None if "://" in where else settings.path(Path(where).expanduser())
+    """The calendar's file, None if bookings come from elsewhere."""
+    where = settings.ics_location
+    return None if where is None or "://" in where else Path(where)
 
 
 def show_welcome(settings: Settings, console: Console, model: str) -> None:
     """Tell what can be done now; called once, when the first model answers."""
-    where = str(calendar_path(settings) or settings.calendar.ics)
+    where = settings.ics_location or ", ".join(settings.google_calendar_ids)
     console.rule()
     hf_home = str(settings.hub_cache.parent)
     say(console, welcome(settings.serve.url, model, where, hf_home, sys.executable))

@@ -38,6 +38,10 @@ FOREIGN = (
 )
 """Variables that would make our node use another cluster's address, token or folder."""
 
+# With the default on Linux, Ray replaces 127.0.0.1 by the address of a network card and listens
+# everywhere. The name is historic; 0 makes every server of the node, and every driver, stay on loopback.
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 PREFERRED = {
     # ray:// clients: the proxier forks while gRPC has threads, and its children die of it
     "GRPC_ENABLE_FORK_SUPPORT": "0",
@@ -179,11 +183,20 @@ def environment(
         # one thread per replica: more of them on busy cores make generation 20 times slower
         found.setdefault("OMP_NUM_THREADS", "1")
     if head and settings.ray.host in LOOPBACK:
-        # With the default on Linux, Ray replaces 127.0.0.1 by the address of a network card and listens
-        # everywhere. The name is historic; 0 makes every server of the node stay on loopback.
-        found["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    found["RAY_AUTH_MODE"] = "token"
-    found["RAY_AUTH_TOKEN_PATH"] = str(settings.path(settings.ray.token_path))
+        found |= LOOPBACK_ONLY
+    found |= _access(settings)
     found["HF_HOME"] = str(settings.hub_cache.parent)
     found["PYTHONUNBUFFERED"] = "1"
     return found
+
+
+def client_environment(settings: Settings) -> dict[str, str]:
+    """What a program on this machine needs to join the cluster as a driver, and to find the gateway."""
+    found = {"RAY_ADDRESS": f"{settings.ray.host}:{settings.ray.head_port}"} | _access(settings)
+    if settings.ray.host in LOOPBACK:
+        found |= LOOPBACK_ONLY
+    return found | {"NDIF_HOST": settings.serve.url, "HF_HOME": str(settings.hub_cache.parent)}
+
+
+def _access(settings: Settings) -> dict[str, str]:
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(settings.token_file)}

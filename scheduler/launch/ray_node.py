@@ -201,7 +201,7 @@ class RayHead(RayNode):
     role = "head"
 
     def start(self) -> None:
-        make_token(self.settings.path(self.settings.ray.token_path))
+        make_token(self.settings.token_file)
         super().start()
 
     def _announcement(self) -> str:
@@ -232,7 +232,7 @@ class RayWorker(RayNode):
 
     def _ended_early(self, status: int | None) -> OperatorError:
         if "AuthenticationError" in self.log_path.read_text(errors="replace"):
-            path = self.settings.path(self.settings.ray.token_path)
+            path = self.settings.token_file
             return OperatorError(
                 f"The head at {self.settings.ray.address} does not accept the token in {path}.",
                 "Copy the head's token file (var/ray_token there) to this place.",
@@ -246,7 +246,7 @@ def alive_nodes(settings: Settings) -> frozenset[str]:
     Raises:
         OperatorError: the token cannot be read, or the dashboard refuses it.
     """
-    token = read_token(settings.path(settings.ray.token_path))
+    token = read_token(settings.token_file)
     try:
         answer = httpx.get(
             f"{settings.ray.dashboard}/api/v0/nodes",

@@ -24,7 +24,7 @@ WORKER_NOTE = "worker.json"
 
 def new_console() -> Console:
     """Where these verbs tell people what they do."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def run_head(settings: Settings) -> int:
@@ -55,7 +55,7 @@ def run_worker(settings: Settings) -> int:
     """
     console = new_console()
     host, port = head_address(settings)
-    read_token(settings.path(settings.ray.token_path))
+    read_token(settings.token_file)
     note = RuntimeFile(settings.path(settings.state_dir) / WORKER_NOTE)
     note.clear_leftovers()
     node = RayWorker(settings, console, on_spawned=lambda ray: note.write({}, ray))

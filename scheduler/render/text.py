@@ -43,8 +43,13 @@ def summary(plan: Plan) -> str:
     return text[0].upper() + text[1:] + (f"; {refused} {bookings} cannot be met" if refused else "") + "."
 
 
-def show_plan(console: Console, plan: Plan, zone: tzinfo | None = None) -> None:
-    """Print a plan. Every line about an object starts with its symbol at column 0."""
+def show_plan(console: Console, plan: Plan, zone: tzinfo | None = None, *, dated: bool = False) -> None:
+    """Print a plan. Every line about an object starts with its symbol at column 0.
+
+    ``dated`` tells which instant it is for, where that is not the present.
+    """
+    if dated:
+        console.print(f"As of {plan.at.astimezone(zone):%a %d %b %H:%M}, if nothing runs but what does now:")
     style = "yellow" if plan.refused else "bold"
     console.print(f"[{style}]{escape(summary(plan))}[/]")
     for action in plan.actions:

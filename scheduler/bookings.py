@@ -1,0 +1,171 @@
+"""All calendars together: read at once, remembered on disk, and answered in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from loguru import logger
+
+from calendars.google import GoogleCalendar
+from calendars.ics import IcsCalendar
+from calendars.reservation import Reading
+from calendars.snapshot import SnapshotProblem, Snapshots
+from calendars.source import CalendarSource, CalendarUnavailable
+from calendars.write_back import Notice, Report
+from scheduler.errors import OperatorError
+from scheduler.planning.rules import week_of
+from scheduler.settings import Settings
+
+ENDED_FOR = timedelta(hours=1)
+"""How long after its end a booking is still read, to be told that it is over."""
+
+
+SAVE_EVERY = timedelta(minutes=10)
+"""How old the snapshot of a calendar that does not change may become."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The last good reading of a calendar, and when it was made."""
+
+    reading: Reading
+    read_at: datetime
+
+
+class Bookings:
+    """What the calendars say, or said when they could last be read.
+
+    A calendar that cannot be read is not an empty one: its last good reading stands, over a restart
+    too, for as long as ``calendar.max_stale_hours``. After that nothing is done at all until it can
+    be read again; what serves keeps serving.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._snapshots = Snapshots(settings.in_state_dir("snapshots"))
+        self._known: dict[str, Known] = {}
+        self._saved: dict[str, Known] = {}
+        self._warned: dict[str, str] = {}
+        self.sources = calendar_sources(settings)
+        self.failing: dict[str, CalendarUnavailable] = {}
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """The last good reading of each calendar."""
+        return tuple(known.reading for known in self._known.values())
+
+    def known(self, name: str) -> Known | None:
+        """What is known of a calendar, None if it has never been read."""
+        return self._known.get(name)
+
+    def refresh(self, at: datetime) -> None:
+        """Read every calendar, all at the same time: what has just ended, what is on, and the horizon."""
+        start, end = self._window(at)
+        with ThreadPoolExecutor(len(self.sources), thread_name_prefix="calendar") as pool:
+            found = list(pool.map(lambda source: _read(source, start, end), self.sources))
+        for source, outcome in zip(self.sources, found, strict=True):
+            if isinstance(outcome, Reading):
+                self._known[source.name] = Known(outcome, at)
+                self.failing.pop(source.name, None)
+                self._keep(source.name, outcome, at)
+            else:
+                self.failing[source.name] = outcome
+                self._recall(source.name)
+
+    def require(self, at: datetime) -> None:
+        """Make sure that enough is known to act on.
+
+        Raises:
+            OperatorError: a calendar has never been read, or not for too long.
+        """
+        longest = timedelta(hours=self._settings.calendar.max_stale_hours)
+        for name, problem in self.failing.items():
+            known = self._known.get(name)
+            if known is None:
+                raise OperatorError(problem.reason, problem.remedy)
+            if at - known.read_at > longest:
+                hours = (at - known.read_at) / timedelta(hours=1)
+                raise OperatorError(
+                    f"The calendar {name} could last be read {hours:.0f} hours ago, which is too long ago "
+                    f"to go by: {problem.reason}",
+                    problem.remedy,
+                )
+
+    def write_back(self, reports: Mapping[str, Iterable[Report]]) -> list[Notice]:
+        """Say in the calendars that can be answered in what became of their events; returns what to log."""
+        notices: list[Notice] = []
+        for source in self.sources:
+            if isinstance(source, GoogleCalendar) and source.name not in self.failing:
+                answer = source.report(reports.get(source.name, ()))
+                notices += answer.notices
+                notices += [answer.problem] if answer.problem else []
+        return notices
+
+    def close(self) -> None:
+        """Give connections back."""
+        for source in self.sources:
+            if isinstance(source, GoogleCalendar):
+                source.close()
+
+    def _window(self, at: datetime) -> tuple[datetime, datetime]:
+        start = at - ENDED_FOR
+        if self._settings.booking.gpu_hours_per_week is not None:
+            start = min(start, week_of(at))
+        return start, at + timedelta(days=self._settings.calendar.horizon_days)
+
+    def _keep(self, name: str, reading: Reading, at: datetime) -> None:
+        """Save a reading that says something new, and now and then one that does not, for its age."""
+        saved = self._saved.get(name)
+        if saved and saved.reading == reading and at - saved.read_at < SAVE_EVERY:
+            return
+        self._warn(name, self._snapshots.save(name, reading, at))
+        self._saved[name] = Known(reading, at)
+
+    def _recall(self, name: str) -> None:
+        if name in self._known:
+            return
+        found = self._snapshots.load(name)
+        if isinstance(found, SnapshotProblem):
+            self._warn(name, found)
+        elif found is not None:
+            self._known[name] = Known(found.reading, found.read_at)
+
+    def _warn(self, name: str, problem: SnapshotProblem | None) -> None:
+        """Log a problem with a snapshot once; it costs nothing but the memory of the next start."""
+        if problem is not None and self._warned.get(name) != problem.reason:
+            logger.warning("{} {}", problem.reason, problem.remedy)
+        self._warned[name] = problem.reason if problem else ""
+
+
+def _read(source: CalendarSource, start: datetime, end: datetime) -> Reading | CalendarUnavailable:
+    try:
+        return source.read(start, end)
+    except CalendarUnavailable as problem:
+        return problem
+
+
+def calendar_sources(settings: Settings) -> tuple[CalendarSource, ...]:
+    """The calendars the settings name."""
+    calendar = settings.calendar
+    sources: list[CalendarSource] = [
+        GoogleCalendar(
+            calendar_id,
+            key_file=settings.path(calendar.google_creds_path) if calendar.google_creds_path else None,
+            endpoint=calendar.google_endpoint,
+            deadline_seconds=calendar.timeout_seconds,
+            style=calendar.write_back,
+        )
+        for calendar_id in settings.google_calendar_ids
+    ]
+    if (location := settings.ics_location) is not None:
+        sources.append(
+            IcsCalendar(
+                location,
+                timeout_seconds=calendar.timeout_seconds,
+                default_timezone=calendar.default_timezone,
+            )
+        )
+    return tuple(sources)

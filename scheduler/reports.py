@@ -1,0 +1,83 @@
+"""What each event is told, from a plan and what runs. Pure: the calendar decides how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from calendars.reservation import Reading
+from calendars.write_back import Report
+from scheduler.render.sentences import answer, sentence
+from scheduler.render.text import first_line
+from scheduler.types import Deployment, DeploymentStatus, Plan, Verdict, VerdictState
+
+NODES_SHOWN = 4
+
+
+def reports(
+    plan: Plan,
+    readings: Iterable[Reading],
+    deployments: Iterable[Deployment],
+    took_seconds: Mapping[str, float],
+    url: str,
+) -> dict[str, tuple[Report, ...]]:
+    """What to say, by calendar: one report for each event that was read.
+
+    Args:
+        deployments: what runs now.
+        took_seconds: how long an application took to load, where that was seen.
+        url: where clients reach the gateway.
+    """
+    running = {one.identity: one for one in deployments}
+    said: dict[str, list[Report]] = {}
+    for verdict in plan.verdicts:
+        report = _report(verdict, running, took_seconds, url)
+        said.setdefault(verdict.calendar, []).append(report)
+    for reading in readings:
+        said.setdefault(reading.calendar, []).extend(_ended(reading, plan.at))
+    return {calendar: tuple(found) for calendar, found in said.items()}
+
+
+def _ended(reading: Reading, at: datetime) -> Iterable[Report]:
+    return (
+        Report(key=one.key, state="ended", lines=("It is over.",))
+        for one in reading.reservations
+        if one.end <= at
+    )
+
+
+def _report(
+    verdict: Verdict,
+    running: Mapping[tuple[str, str], Deployment],
+    took_seconds: Mapping[str, float],
+    url: str,
+) -> Report:
+    if verdict.state in (VerdictState.REFUSED, VerdictState.MISUNDERSTOOD):
+        return Report(key=verdict.event, state="refused", lines=_why(verdict))
+    if verdict.model is None or not verdict.nodes:
+        return Report(
+            key=verdict.event, state="scheduled", lines=("It will be loaded shortly before its start.",)
+        )
+    found = [running.get((verdict.model.key, node)) for node in verdict.nodes]
+    failed = next((one for one in found if one and one.status is DeploymentStatus.FAILED), None)
+    if failed is not None:
+        problem = f"It could not be loaded: {first_line(failed.message)}"
+        return Report(key=verdict.event, state="refused", lines=(problem,))
+    if any(one is None or one.status is not DeploymentStatus.SERVING for one in found):
+        where = ", ".join(verdict.nodes)
+        return Report(key=verdict.event, state="loading", lines=(f"It is being loaded on {where}.",))
+    lines = [f"Ask for {verdict.model.repo_id} at {url}."]
+    took = [took_seconds[one.application] for one in found if one and one.application in took_seconds]
+    if took:
+        lines.append(f"Loading took {max(took):.0f} s.")
+    return Report(key=verdict.event, state="serving", lines=tuple(lines))
+
+
+def _why(verdict: Verdict) -> tuple[str, ...]:
+    said = sentence(verdict.reason)
+    lines = [said[0].upper() + said[1:] + "."]
+    if verdict.reason.remedy:
+        lead = "For example: " if verdict.state is VerdictState.MISUNDERSTOOD else ""
+        lines.append(lead + verdict.reason.remedy)
+    lines += [answer(node) for node in verdict.considered[:NODES_SHOWN]]
+    return tuple(lines)
