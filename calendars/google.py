@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from calendars import google_booking
 from calendars.google_answers import Answering
 from calendars.google_client import GoogleClient, Listing, Manners
 from calendars.google_events import Entry, Surroundings, Target, understand
 from calendars.google_failures import GoogleUnavailable
 from calendars.reservation import Misunderstood, Reading, Reservation
+from calendars.source import NewEvent, Scope
 from calendars.write_back import Answer, Report, Style
 
 ANSWERED_FOR = timedelta(hours=1)
@@ -119,6 +121,7 @@ class GoogleCalendar:
         self._around: Surroundings | None = None
         self._entries: dict[str, Entry] = {}
         self._seen: Seen | None = None
+        self._cancellable: dict[str, google_booking.Cancellable] = {}
 
     @property
     def name(self) -> str:
@@ -166,6 +169,8 @@ class GoogleCalendar:
             outcomes = _with_keys_of_their_own(entries, start, end)
             targets = {outcome.key: target for outcome, target in outcomes if target is not None}
             self._answering.after_reading(targets, listing.access_role)
+            said_of_series = {entry.same_text for entry in entries if entry.same_text}
+            self._cancellable = google_booking.cancellable(targets.items(), said_of_series, self._key_prefix)
         shown = [outcome for outcome, _ in outcomes if _overlaps(outcome, start, end)]
         reservations = [one for one in shown if isinstance(one, Reservation)]
         misunderstood = [one for one in shown if isinstance(one, Misunderstood)]
@@ -191,6 +196,25 @@ class GoogleCalendar:
                         self._entries[event_id], etag=now.etag or "", target=now
                     )
             return answer
+
+    def insert(self, event: NewEvent) -> str:
+        """Make an event; see `calendars.source.Bookable`. A lost answer does not make it twice."""
+        with self._lock:
+            google_booking.insert(self._client, event)
+        return self._key_prefix + event.event_id
+
+    def scope(self, key: str) -> Scope | None:
+        """What cancelling this key would take away; None for a key that the last reading did not have."""
+        found = self._cancellable.get(key)
+        return found.scope if found else None
+
+    def cancel(self, key: str) -> None:
+        """Take a booking of the last reading out of the calendar; one that is gone already is as good."""
+        found = self._cancellable.get(key)
+        if found is None:
+            raise google_booking.unknown_key(self.name, key)
+        with self._lock:
+            google_booking.cancel(self._client, found.event_id)
 
     def _check_role(self, listing: Listing) -> None:
         if listing.access_role in _SEES_NO_TEXT:

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import tenacity
 
 from calendars.google_failures import Asking, GoogleUnavailable, explain, not_an_answer, not_in_time
-from calendars.google_wire import LIBRARY_FAILURES, GivenUp, Wire
+from calendars.google_wire import DELETED, LIBRARY_FAILURES, GivenUp, Wire, knock
 
 MAX_PAUSE_SECONDS = 64.0
 """The longest pause between two tries, as Google's guides have it."""
@@ -76,7 +76,8 @@ class GoogleClient:
     by chance, or is as long as ``Retry-After`` asks; a pause that would pass the deadline is not begun.
 
     Changing an event is tried again like reading, because it is conditional: where the first try did arrive,
-    the second finds another etag and changes nothing.
+    the second finds another etag and changes nothing. So is making one, because it brings its own id, and
+    deleting one.
 
     For one thread at a time.
     """
@@ -184,6 +185,49 @@ class Conversation:
         """
         calendar_id = self._manners.calendar_id
         return dict(self._ask(lambda wire: wire.patch(calendar_id, event_id, etag, body), "calendar#event"))
+
+    def insert(self, body: Mapping[str, object]) -> None:
+        """Make an event; its body must bring its id, so that a second try finds what the first one made.
+
+        Raises:
+            GoogleUnavailable: with ``status`` 409 where there is an event of that id.
+        """
+        if not body.get("id"):
+            raise ValueError("an event without an id of its own could be made twice")
+        self._ask(lambda wire: wire.insert(self._manners.calendar_id, body), "calendar#event")
+
+    def delete(self, event_id: str) -> None:
+        """Delete an event, a series or an instance.
+
+        Raises:
+            GoogleUnavailable: with ``status`` 404 or 410 where it is not there, perhaps after a first try.
+        """
+        self._ask(lambda wire: wire.delete(self._manners.calendar_id, event_id), DELETED)
+
+    def sign_in(self, *, with_token: bool) -> None:
+        """Read the credentials and, if asked to, get a new access token with them."""
+
+        def request(wire: Wire) -> object:
+            if with_token:
+                wire.refresh_token()
+            return {"kind": "signed in"}
+
+        self._ask(request, "signed in")
+
+    def knock(self) -> str:
+        """Ask the API something without credentials: what its clock reads, as in a ``Date`` header.
+
+        Raises:
+            GoogleUnavailable: nothing answered, or something that is not the API.
+        """
+        try:
+            status, content, date = knock(self._manners.endpoint, self._manners.deadline_seconds / 2)
+        except LIBRARY_FAILURES as error:
+            raise explain(error, self.asking) from error
+        if status < 400:
+            raise not_an_answer(content, self.asking)
+        self.server_date = date
+        return date
 
     def list_events(self, start: datetime, end: datetime) -> Listing:
         """All pages. Where the calendar changed between two of them, an event may be on neither: again."""

@@ -30,6 +30,9 @@ SCOPE = "https://www.googleapis.com/auth/calendar.events"
 
 API_PATH = "/calendar/v3"
 
+DELETED = "deleted"
+"""The kind of answer to a deletion, which Google answers without a body."""
+
 
 class KeyFileProblem(Exception):
     """The key file cannot be used. ``str()`` completes the sentence "The key file …"."""
@@ -83,8 +86,9 @@ class _Http(httplib2.Http):
         """Wake the thread that waits for an answer. Closing alone would leave it waiting."""
         self.given_up = True
         for connection in list(self.connections.values()):
-            # httplib2 answers a connection that breaks with another one, and sends everything again.
-            connection.connect = _connect_no_more
+            # httplib2 answers a connection that breaks with another one, and sends everything again; one
+            # that is still being made would be used.
+            connection.connect = connection.request = _no_more
             sock = getattr(connection, "sock", None)
             if sock is not None:
                 with suppress(OSError):
@@ -96,7 +100,7 @@ class _Http(httplib2.Http):
         raise TypeError("not to be copied")
 
 
-def _connect_no_more() -> None:
+def _no_more(*_: object, **__: object) -> None:
     raise GivenUp("nobody waits for an answer any more")
 
 
@@ -165,6 +169,26 @@ class Wire:
         answer: object = request.execute(num_retries=0)
         return answer
 
+    def insert(self, calendar_id: str, body: Mapping[str, object]) -> object:
+        """Make an event, under the id in its body if there is one; nobody is sent a mail about it."""
+        answer: object = (
+            self._service.events()
+            .insert(calendarId=calendar_id, body=dict(body), sendUpdates="none")
+            .execute(num_retries=0)
+        )
+        return answer
+
+    def delete(self, calendar_id: str, event_id: str) -> object:
+        """Delete an event, a series or an instance; an answer of kind `DELETED` says that it is done."""
+        request = self._service.events().delete(calendarId=calendar_id, eventId=event_id, sendUpdates="none")
+        answer: object = request.execute(num_retries=0)
+        # What the library makes of status 204; an empty answer with status 200 is another thing.
+        return {"kind": DELETED} if answer == {} else answer
+
+    def refresh_token(self) -> None:
+        """Get an access token, whether or not there is one."""
+        self._credentials.refresh(google_auth_httplib2.Request(self._http))  # type: ignore[no-untyped-call]
+
     def give_up(self) -> None:
         """Make the thread that uses this stop, from another thread; it is of no use afterwards."""
         self._http.give_up()
@@ -177,6 +201,21 @@ class Wire:
 def api_endpoint(endpoint: str) -> str:
     """The address with the API's path and the slash at its end that the client library needs."""
     return f"{endpoint.rstrip('/').removesuffix(API_PATH)}{API_PATH}/"
+
+
+def knock(endpoint: str | None, timeout_seconds: float) -> tuple[int, str, str]:
+    """Ask the API something without credentials: status, body, and the ``Date`` of its refusal.
+
+    Raises:
+        LIBRARY_FAILURES: there was no answer.
+    """
+    http = _Http(timeout_seconds)
+    address = api_endpoint(endpoint or "https://www.googleapis.com")
+    try:
+        response, content = http.request(f"{address}users/me/calendarList")
+    finally:
+        http.close()
+    return int(response.status), bytes(content).decode(errors="replace"), http.server_date
 
 
 def http_error(error: Exception) -> tuple[int, bytes] | None:
@@ -202,10 +241,14 @@ def _credentials(key_file: Path | None) -> google.auth.credentials.Credentials:
     if key_file is None:
         found, _ = google.auth.default(scopes=[SCOPE])
         return found
-    credentials: google.auth.credentials.Credentials
-    credentials = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
-        _key_file_content(key_file), scopes=[SCOPE]
-    )
+    content = _key_file_content(key_file)
+    try:
+        credentials: google.auth.credentials.Credentials
+        credentials = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
+            content, scopes=[SCOPE]
+        )
+    except (TypeError, ValueError):
+        raise KeyFileProblem("holds a private key that cannot be used", _DOWNLOAD) from None
     return credentials
 
 
@@ -234,8 +277,4 @@ def _key_file_content(key_file: Path) -> dict[str, object]:
     missing = [name for name in ("client_email", "private_key", "token_uri") if not content.get(name)]
     if missing:
         raise KeyFileProblem(f"has no {' and no '.join(missing)}", _DOWNLOAD)
-    try:
-        service_account.Credentials.from_service_account_info(content)  # type: ignore[no-untyped-call]
-    except (TypeError, ValueError):
-        raise KeyFileProblem("holds a private key that cannot be used", _DOWNLOAD) from None
     return dict(content)

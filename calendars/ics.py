@@ -14,13 +14,14 @@ from zoneinfo import ZoneInfo
 
 import icalendar
 
+from calendars import ics_writing
 from calendars.event_text import MAX_TITLE_CHARACTERS, Problem, parse_event
 from calendars.ics_events import Event, EventFault, read_events
-from calendars.ics_location import display_name, fetch
+from calendars.ics_location import display_name, fetch, local_path
 from calendars.ics_series import Occurrence, occurrences
 from calendars.ics_stream import NotACalendar
 from calendars.reservation import Misunderstood, ModelRequest, Reading, Reservation
-from calendars.source import CalendarUnavailable
+from calendars.source import CalendarUnavailable, NewEvent, Scope
 
 
 class IcsCalendar:
@@ -136,13 +137,61 @@ class IcsCalendar:
             misunderstood=tuple(_with_keys_of_their_own(verdicts, {one.key for one in reservations})),
         )
 
-    def _fetch_events(self) -> tuple[Event | EventFault, ...]:
-        """The events of the text as it is now; parsed again only when it has changed."""
-        content = fetch(
+    @property
+    def path(self) -> Path | None:
+        """The file it lies in; None behind a URL, where it can only be read."""
+        return local_path(self._location)
+
+    def insert(self, event: NewEvent) -> str:
+        """Make an event in the file; see `calendars.source.Bookable`. A missing file is made."""
+
+        def change(content: bytes | None) -> bytes:
+            text = ics_writing.new_calendar() if content is None else content
+            return ics_writing.with_event(text, event, self._default_zone)
+
+        ics_writing.write(self._writable_path(), change, self.name)
+        return ics_writing.uid(event)
+
+    def scope(self, key: str) -> Scope | None:
+        """What cancelling this key would take away, by the file as it is now."""
+        try:
+            found = ics_writing.find(self._fetch(), key, self._default_zone)
+        except (CalendarUnavailable, NotACalendar):
+            return None
+        return found.scope if found else None
+
+    def cancel(self, key: str) -> None:
+        """Take an event, a series or an instance out of the file; see `calendars.source.Bookable`."""
+
+        def change(content: bytes | None) -> bytes:
+            found = ics_writing.find(content or b"", key, self._default_zone)
+            if found is None:
+                raise CalendarUnavailable(
+                    f"The calendar {self.name} has no booking {key}.",
+                    "“ndif-ray calendar list” shows the keys.",
+                )
+            return ics_writing.without(content or b"", found, self._default_zone)
+
+        ics_writing.write(self._writable_path(), change, self.name)
+
+    def _writable_path(self) -> Path:
+        if self.path is None:
+            raise CalendarUnavailable(
+                f"The calendar {self.name} lies behind a URL, so it can only be read here.",
+                "Make the change where the calendar is kept.",
+            )
+        return self.path
+
+    def _fetch(self) -> bytes:
+        return fetch(
             self._location,
             timeout_seconds=self._timeout_seconds,
             retry_pause_seconds=self._retry_pause_seconds,
         )
+
+    def _fetch_events(self) -> tuple[Event | EventFault, ...]:
+        """The events of the text as it is now; parsed again only when it has changed."""
+        content = self._fetch()
         digest = hashlib.sha256(content).digest()
         if digest != self._events_digest:
             try:

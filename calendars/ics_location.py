@@ -82,6 +82,14 @@ def fetch(location: str, *, timeout_seconds: float, retry_pause_seconds: float) 
     return _read_file(_path(location), display_name(location))
 
 
+def local_path(location: str) -> Path | None:
+    """The file at ``location``; None for a URL, and for a file URL that names another host."""
+    try:
+        return None if _URL.match(location) else _path(location)
+    except CalendarUnavailable:
+        return None
+
+
 # --- files -----------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import struct
 import threading
 from dataclasses import dataclass, field
 from datetime import datetime
+from email.utils import format_datetime
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -31,8 +32,10 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     content_type: str = "application/json; charset=UTF-8"
 
-    def on_the_wire(self) -> bytes:
+    def on_the_wire(self, at: datetime) -> bytes:
+        """The whole answer; ``at`` is what its ``Date`` says."""
         lines = [f"HTTP/1.1 {self.status} {responses.get(self.status, '')}"]
+        lines.append(f"Date: {format_datetime(at, usegmt=True)}")
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         if self.status != 204:
             lines += [f"Content-Type: {self.content_type}", f"Content-Length: {len(self.body)}"]
@@ -109,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         if answer is None or (fault and fault.kind == "drop_after"):
             self._drop()
         elif fault and fault.kind == "truncated":
-            whole = answer.on_the_wire()
+            whole = answer.on_the_wire(self._clock())
             self.wfile.write(whole[: len(whole) - len(answer.body) // 2 - 1])
             self.close_connection = True
         else:
@@ -158,7 +161,11 @@ class Handler(BaseHTTPRequestHandler):
         return self._served(call)
 
     def _send(self, answer: Answer) -> None:
-        self.wfile.write(answer.on_the_wire())
+        self.wfile.write(answer.on_the_wire(self._clock()))
+
+    def _clock(self) -> datetime:
+        """The clock that tokens are judged by: how far off the client's is shows in both."""
+        return self.server.google.accounts.now()
 
     def _drop(self) -> None:
         self.close_connection = True
