@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from calendars.google_client import Conversation, GoogleClient
-from calendars.google_events import DIGEST_PROPERTY, STATE_PROPERTY, Target, target
+from calendars.google_events import DIGEST_PROPERTY, EVENT_PROPERTY, STATE_PROPERTY, Target, target
 from calendars.google_failures import QUOTA_CODES, RATE_CODES, GoogleUnavailable
 from calendars.status_block import strip_block
 from calendars.write_back import COLOURS, URGENCY, Answer, Notice, Report, Style, digest, with_report
@@ -42,16 +42,17 @@ class Answering:
     """Tells a calendar what became of its bookings, in at most one write per change of state.
 
     What is written
-        The event's colour, state and digest in ``extendedProperties.private``, and with the style
-        ``colour+text`` a fenced block at the end of the description. Title and the person's own words stay
-        as they are.
+        The event's colour; its id, the state and a digest in ``extendedProperties.private``; and with the
+        style ``colour+text`` a fenced block at the end of the description. Title and the person's own words
+        stay as they are.
         A locked event, or one whose description would become too long, gets colour and state only.
         With the style ``colour``, a block from before is taken out when the event is next written to.
         With the style ``off`` nothing is written or noticed.
 
     When
         An event is written to when its state or digest differ from what it says already; what it says is
-        read from the event, so a restart writes nothing twice.
+        read from the event, so a restart writes nothing twice. What a copy brought along from its original
+        was not said to it.
         An instance of a series is written to only when it is refused, or when it carries an answer already:
         writing makes it an exception, and a series of them is clutter.
         A write is conditional on the etag of the last reading; an event that has changed since is left alone
@@ -151,7 +152,11 @@ class Answering:
         return (found.state, found.digest) != (report.state, digest(report, self._style))
 
     def _body(self, report: Report, found: Target) -> dict[str, object]:
-        said = {STATE_PROPERTY: report.state, DIGEST_PROPERTY: digest(report, self._style)}
+        said = {
+            EVENT_PROPERTY: found.event_id,
+            STATE_PROPERTY: report.state,
+            DIGEST_PROPERTY: digest(report, self._style),
+        }
         body: dict[str, object] = {
             "colorId": COLOURS[report.state],
             "extendedProperties": {"private": said},

@@ -20,6 +20,7 @@ from calendars.status_block import strip_block
 
 STATE_PROPERTY = "ndif-ray-state"
 DIGEST_PROPERTY = "ndif-ray-digest"
+EVENT_PROPERTY = "ndif-ray-event"
 """Keys in ``extendedProperties.private``; Google drops keys of more than 44 characters without a word."""
 
 _TEXT_EXAMPLE = f"model: {EXAMPLE_MODEL}"
@@ -125,6 +126,9 @@ def understand(item: object, number: int, around: Surroundings) -> Entry:
 def target(event: Mapping[str, object]) -> Target:
     """What is needed to answer in an event, out of its JSON."""
     private = _part(_part(event, "extendedProperties"), "private")
+    if _word(private, EVENT_PROPERTY) != _word(event, "id"):
+        # A copied event, or the instances of one that was made a series, carry what was said to another.
+        private = {}
     return Target(
         event_id=_word(event, "id"),
         etag=_word(event, "etag") or None,

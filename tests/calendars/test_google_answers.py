@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from calendars import google_events
 from calendars.google import GoogleCalendar
 from calendars.google_answers import MAX_DESCRIPTION_CHARACTERS
-from calendars.google_events import DIGEST_PROPERTY, STATE_PROPERTY
+from calendars.google_events import DIGEST_PROPERTY, EVENT_PROPERTY, STATE_PROPERTY
 from calendars.status_block import OPENING
 from calendars.write_back import COLOURS, AnswersBack, Report, Style, render_block, with_report
 from tests.calendars.google_desk import MODEL, Desk, read, say
@@ -67,7 +68,7 @@ def test_colour_state_and_a_block_are_written(
 def test_private_properties_of_others_and_of_the_person_stay(desk: Desk, lab: CalendarHandle) -> None:
     event = lab.add(MODEL, *NINE_TO_TEN, extendedProperties={"private": {"theirs": "1"}})["id"]
     answering(desk, lab).report([say(event, "scheduled")])
-    assert set(lab.private(event)) == {"theirs", STATE_PROPERTY, DIGEST_PROPERTY}
+    assert set(lab.private(event)) == {"theirs", EVENT_PROPERTY, STATE_PROPERTY, DIGEST_PROPERTY}
     for key, value in lab.private(event).items():
         assert len(key) <= 44
         assert len(value) <= 1024
@@ -184,8 +185,6 @@ def test_a_copied_event_does_not_keep_the_answer_to_its_original(
 def test_our_own_write_is_not_seen_as_a_change(
     desk: Desk, lab: CalendarHandle, event: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from calendars import google_events
-
     source = answering(desk, lab)
     before = read(source)
     source.report([say(event, "serving", "x")])
@@ -205,6 +204,18 @@ def test_instances_are_written_to_only_when_refused_or_answered_already(
     assert lab.event(lab.instance(series, "2026-03-03T09:00")).get("colorId") is None
     read(source)
     assert source.report([say(first, "scheduled"), say(second, "scheduled")]).written == ()
+
+
+def test_an_event_that_became_a_series_does_not_get_each_instance_written_to(
+    desk: Desk, lab: CalendarHandle, event: str
+) -> None:
+    source = answering(desk, lab)
+    source.report([say(event, "scheduled", "x")])
+    lab.edit(event, recurrence=[WEEKLY])
+    instances = [one.key for one in read(source).reservations]
+    assert len(instances) == 4
+    assert source.report([say(key, "scheduled", "x") for key in instances]).written == ()
+    assert source.report([say(key, "refused", "x") for key in instances[:1]]).written == (instances[0],)
 
 
 def test_the_first_instance_of_a_misunderstood_series_is_answered(desk: Desk, lab: CalendarHandle) -> None:
