@@ -94,7 +94,7 @@ class Checkpoints:
 
     def _answer(self, key: str) -> Checkpoint | UnknownSize:
         if not self._asked[key].done():
-            return UnknownSize(reason="it is still being looked up", remedy="Wait a moment.")
+            return UnknownSize(reason="it is still being looked up", remedy="Wait a moment.", pending=True)
         answer = self._asked[key].result()
         if isinstance(answer, UnknownSize):
             self._failed_at.setdefault(key, time.monotonic())

@@ -137,14 +137,15 @@ class Daemon:
             self._jobs.add_job(self.tick, "date", run_date=run_at, id="boundary", replace_existing=True)
 
     def _show(self, plan: Plan) -> None:
-        news = "\n".join(
-            [*(f"{a.kind} {a.model} {a.node} {a.replicas} {a.reason}" for a in plan.actions if a.model)]
-            + [f"{v.event} {v.state} {sentence(v.reason)}" for v in plan.refused]
+        """Print a plan that has something new to do or to refuse."""
+        doing = "\n".join(
+            f"{a.kind} {a.model} {a.node} {a.replicas} {a.reason}" for a in plan.actions if a.model
         )
-        if news != self._said.get("plan"):
-            self._said["plan"] = news
-            if news:
-                show_plan(self._console, plan)
+        refusing = "\n".join(f"{v.event} {v.state} {sentence(v.reason)}" for v in plan.refused)
+        news = (doing and doing != self._said.get("doing")) or refusing != self._said.get("refusing", "")
+        self._said |= {"doing": doing, "refusing": refusing}
+        if news:
+            show_plan(self._console, plan)
 
     def _write_back(self, plan: Plan, observed: Observed) -> None:
         bookings = self._controller.bookings
@@ -153,7 +154,7 @@ class Daemon:
             bookings.readings,
             observed.deployments,
             self._follower.took_seconds,
-            self._settings.serve.url,
+            self._settings.serve.url_for_clients,
         )
         for notice in bookings.write_back(said):
             logger.warning("{} {}", notice.reason, notice.remedy)

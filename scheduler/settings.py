@@ -107,12 +107,20 @@ class ServeSettings(_Group):
 
     host: str = Field("127.0.0.1", description="Address Serve listens on")
     port: Port = Field(8267, description="Port Serve listens on")
+    public_url: str | None = Field(
+        None, pattern="^https?://", description="Address that people are told; the one above by default"
+    )
 
     @property
     def url(self) -> str:
         """Base URL for clients on this machine."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
         return f"http://{host}:{self.port}"
+
+    @property
+    def url_for_clients(self) -> str:
+        """Base URL that people are told."""
+        return (self.public_url or self.url).rstrip("/")
 
     @property
     def loopback_only(self) -> bool:

@@ -80,10 +80,11 @@ class Checkpoint(Frozen):
 
 
 class UnknownSize(Frozen):
-    """Why a model's size is not known, and what to do about it."""
+    """Why a model's size is not known, and what to do about it; ``pending``: it is being looked up."""
 
     reason: str
     remedy: str
+    pending: bool = False
 
 
 class Model(Frozen):
@@ -131,6 +132,7 @@ class ReasonCode(StrEnum):
     UNKNOWN_MODEL = "unknown model"
     NOT_ALLOWED = "not allowed"
     SIZE_UNKNOWN = "size unknown"
+    LOOKING_UP = "looking up"
     TOO_LARGE = "too large"
     NO_ROOM = "no room"
     NO_NODES = "no nodes"

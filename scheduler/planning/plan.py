@@ -56,7 +56,8 @@ def make_plan(
     """
     readings = tuple(readings)
     reservations = sorted((one for reading in readings for one in reading.reservations), key=_when)
-    everything = [resolve(one, catalog, checkpoints, sizing) for one in reservations]
+    running = {one.model.key: one for one in observed.deployments}
+    everything = [resolve(one, catalog, checkpoints, sizing, running) for one in reservations]
     allowed = keep_to(rules or Rules(), everything, observed.cluster)
     resolved = [one for one in allowed if one.reservation.end > at]
     booked = [one for one in resolved if isinstance(one, Booked)]
@@ -92,7 +93,8 @@ def _when(reservation: Reservation) -> tuple[datetime, str]:
 
 def _verdict(one: Booked | Refused, placed: Placed, observed: Observed, at: datetime) -> Verdict:
     if isinstance(one, Refused):
-        return _say(one.reservation, VerdictState.REFUSED, one.reason)
+        pending = one.reason.code is ReasonCode.LOOKING_UP
+        return _say(one.reservation, VerdictState.COMING if pending else VerdictState.REFUSED, one.reason)
     key = one.reservation.key
     placements = [p for p in placed.placements if key in p.target.reservations]
     short = next((u for u in placed.unplaced if key in u.target.reservations), None)

@@ -15,6 +15,7 @@ from scheduler.types import (
     Catalog,
     CatalogEntry,
     Checkpoint,
+    Deployment,
     Model,
     Reason,
     ReasonCode,
@@ -88,11 +89,14 @@ def resolve(
     catalog: Catalog,
     checkpoints: Mapping[str, Checkpoint | UnknownSize],
     sizing: Sizing,
+    running: Mapping[str, Deployment] | None = None,
 ) -> Booked | Refused:
     """Find out all a placement needs to know of a reservation.
 
     Args:
         checkpoints: by model key; a model that is missing counts as one of unknown size.
+        running: by model key, what serves already. Where the size is not known (any more), it is
+            what it was reckoned to be then: a Hub that is away must not take a model down.
     """
     model = identify(reservation, catalog)
     if isinstance(model, Refused):
@@ -103,16 +107,14 @@ def resolve(
     if entry.parameters is not None:
         stored = checkpoint.dtype if isinstance(checkpoint, Checkpoint) else None
         checkpoint = Checkpoint(parameters=entry.parameters, dtype=stored, source="catalog")
-    if not isinstance(checkpoint, Checkpoint):
-        unknown = checkpoint or UnknownSize(reason="its checkpoint was not looked at", remedy="Try again.")
-        return _refuse(
-            reservation,
-            ReasonCode.SIZE_UNKNOWN,
-            f"the size of {model.name} is not known: {unknown.reason}",
-            unknown.remedy,
-        )
-    dtype = request.dtype or entry.dtype or checkpoint.dtype or FALLBACK_DTYPE
-    footprint = sizing.footprint_bytes(checkpoint, dtype)
+    served = (running or {}).get(model.key)
+    if isinstance(checkpoint, Checkpoint):
+        dtype = request.dtype or entry.dtype or checkpoint.dtype or FALLBACK_DTYPE
+        footprint = sizing.footprint_bytes(checkpoint, dtype)
+    elif served is not None:
+        dtype, footprint = served.dtype, served.footprint_bytes
+    else:
+        return _of_unknown_size(reservation, model, checkpoint)
     return Booked(
         reservation=reservation,
         model=model,
@@ -123,6 +125,15 @@ def resolve(
         footprint_bytes=footprint,
         lead=timedelta(seconds=sizing.lead_seconds(footprint)),
     )
+
+
+def _of_unknown_size(reservation: Reservation, model: Model, why: Checkpoint | UnknownSize | None) -> Refused:
+    if not isinstance(why, UnknownSize):
+        why = UnknownSize(reason="it was not looked up", remedy="Wait a moment.", pending=True)
+    if why.pending:
+        return Refused(reservation, Reason(code=ReasonCode.LOOKING_UP, kind=ReasonKind.LATER))
+    detail = f"the size of {model.name} is not known: {why.reason}"
+    return _refuse(reservation, ReasonCode.SIZE_UNKNOWN, detail, why.remedy)
 
 
 def targets_at(booked: Iterable[Booked], at: datetime) -> tuple[Target, ...]:

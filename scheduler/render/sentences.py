@@ -20,6 +20,7 @@ PLAIN = {
     ReasonCode.NEEDS_CHANGED: "what it needs of its node has changed",
     ReasonCode.CONTRACT_CHANGED: "it was deployed by another version of this service",
     ReasonCode.BOOKING_CHANGED: "the bookings behind it have changed",
+    ReasonCode.LOOKING_UP: "its size is still being looked up",
     ReasonCode.ROUTES_CHANGED: "what clients may ask for, or what is booked next, has changed",
     ReasonCode.GATEWAY_MISSING: "no gateway is running",
 }
@@ -63,7 +64,7 @@ def _displaced(reason: Reason) -> str:
 
 
 SPOKEN: dict[ReasonCode, Callable[[Reason], str]] = {
-    ReasonCode.MISUNDERSTOOD: lambda r: f"{r.detail}",
+    ReasonCode.MISUNDERSTOOD: lambda r: (r.detail or "").rstrip("."),
     ReasonCode.UNKNOWN_MODEL: lambda r: f"{r.detail}",
     ReasonCode.NOT_ALLOWED: lambda r: f"{r.detail}",
     ReasonCode.SIZE_UNKNOWN: lambda r: f"{r.detail}",

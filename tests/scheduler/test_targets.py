@@ -134,12 +134,27 @@ def test_a_size_in_the_catalog_needs_no_checkpoint() -> None:
     assert booked.footprint_bytes == 4 * GIB
 
 
+def test_a_model_that_serves_is_not_taken_down_because_its_size_cannot_be_looked_up_any_more() -> None:
+    first = planned([booking("org/a")], ON, known(a=7))
+    for sizes in ({}, {key("org/a"): UnknownSize(reason="the Hub is away", remedy="wait")}):
+        again = planned([booking("org/a")], ON, sizes, running=carried_out(first))
+        assert actions(again) == []
+        assert verdicts(again) == {"a": "placed: already there"}
+
+
+def test_a_size_that_is_still_being_looked_up_is_no_refusal() -> None:
+    pending = {key("org/a"): UnknownSize(reason="", remedy="", pending=True)}
+    plan = planned([booking("org/a")], ON, pending)
+    assert verdicts(plan) == {"a": "coming: looking up"}
+    assert plan.refused == ()
+
+
 def test_one_bad_event_never_hides_the_others() -> None:
     bad = Misunderstood(key="bad", calendar="test", title="Lunch", reason="no model", example="SmolLM2")
     plan = planned(
         [booking("org/a"), booking("nonsense"), booking("org/unseen"), booking("org/huge")],
         ON,
-        known(a=1, huge=10_000),
+        known(a=1, huge=10_000) | {key("org/unseen"): UnknownSize(reason="no", remedy="download it")},
         misunderstood=(bad,),
     )
     assert where(plan) == {"a": {"g": 1}}
