@@ -382,6 +382,7 @@ def test_a_clock_that_is_off_by_minutes(desk: Desk, lab: CalendarHandle, minutes
     error = refusal(desk.source(lab))
     assert "clock is off by minutes" in error.reason
     assert "NTP" in error.remedy
+    assert "Google's clock reads " in error.remedy
     assert len(desk.google.log.matching("POST", "/token")) == 1
 
 

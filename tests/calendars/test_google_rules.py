@@ -417,6 +417,7 @@ def test_what_was_seen_of_the_calendar_is_there_for_the_operator(desk: Desk) -> 
         1,
     )
     assert source.account == ROBOT
+    assert seen.server_date.endswith(" GMT")
 
 
 def test_the_answers_of_the_server_are_what_googles_schema_says(desk: Desk) -> None:
