@@ -55,12 +55,14 @@ class Report(Frozen):
 
     ``key`` is that of the `Reservation` or `Misunderstood`. ``lines`` are for the person who booked, each
     one a sentence or less; a booking is written to whenever state or lines differ from what was last
-    written, so they should say nothing that changes by itself, such as the minutes left.
+    written, so they should say nothing that changes by itself, such as the minutes left. ``asides`` follow
+    the lines in what is written, but are no reason to write: figures that change, or that a restart forgets.
     """
 
     key: str
     state: State
     lines: tuple[str, ...] = ()
+    asides: tuple[str, ...] = ()
 
 
 class Notice(Frozen):
@@ -102,19 +104,20 @@ class AnswersBack(Protocol):
 
 
 def render_block(report: Report) -> str:
-    """The fenced block of a report as plain text: the state, then its lines."""
-    return fenced((report.state, *report.lines))
+    """The fenced block of a report as plain text: the state, then its lines and asides."""
+    return fenced((report.state, *report.lines, *report.asides))
 
 
 def with_report(description: str, report: Report) -> str:
     """The description with the report's block at its end, in place of an earlier one."""
-    return with_block(description, (report.state, *report.lines))
+    return with_block(description, (report.state, *report.lines, *report.asides))
 
 
 def digest(report: Report, style: Style) -> str:
     """Tells whether an event already says this, in 32 hexadecimal digits.
 
-    The key is part of it, because a copied event brings along what was written to its original.
+    The key is part of it, because a copied event brings along what was written to its original; asides are
+    not.
     """
     said = json.dumps([report.key, report.state, report.lines if style == "colour+text" else [], style])
     return hashlib.sha256(said.encode()).hexdigest()[:32]

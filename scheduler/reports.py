@@ -53,7 +53,9 @@ def _report(
     url: str,
 ) -> Report:
     if verdict.state in (VerdictState.REFUSED, VerdictState.MISUNDERSTOOD):
-        return Report(key=verdict.event, state="refused", lines=_why(verdict))
+        # What is free on each node changes whenever anything starts or ends there.
+        asides = tuple(answer(node) for node in verdict.considered[:NODES_SHOWN])
+        return Report(key=verdict.event, state="refused", lines=_why(verdict), asides=asides)
     if verdict.model is None or not verdict.nodes:
         return Report(
             key=verdict.event, state="scheduled", lines=("It will be loaded shortly before its start.",)
@@ -66,11 +68,11 @@ def _report(
     if any(one is None or one.status is not DeploymentStatus.SERVING for one in found):
         where = ", ".join(verdict.nodes)
         return Report(key=verdict.event, state="loading", lines=(f"It is being loaded on {where}.",))
-    lines = [f"Ask for {verdict.model.repo_id} at {url}."]
+    lines = (f"Ask for {verdict.model.repo_id} at {url}.",)
     took = [took_seconds[one.application] for one in found if one and one.application in took_seconds]
-    if took:
-        lines.append(f"Loading took {max(took):.0f} s.")
-    return Report(key=verdict.event, state="serving", lines=tuple(lines))
+    # A restart forgets it, and must not write to every event because of that.
+    asides = (f"Loading took {max(took):.0f} s.",) if took else ()
+    return Report(key=verdict.event, state="serving", lines=lines, asides=asides)
 
 
 def _why(verdict: Verdict) -> tuple[str, ...]:
@@ -79,5 +81,4 @@ def _why(verdict: Verdict) -> tuple[str, ...]:
     if verdict.reason.remedy:
         lead = "For example: " if verdict.state is VerdictState.MISUNDERSTOOD else ""
         lines.append(lead + verdict.reason.remedy)
-    lines += [answer(node) for node in verdict.considered[:NODES_SHOWN]]
     return tuple(lines)

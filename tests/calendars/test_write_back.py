@@ -212,6 +212,14 @@ def test_a_digest_tells_state_lines_style_and_event() -> None:
     assert digest(say("k", "serving", "x"), "colour") == digest(say("k", "serving", "y"), "colour")
 
 
+def test_an_aside_is_written_after_the_lines_and_is_no_reason_to_write() -> None:
+    report = say("k", "serving", "x")
+    aside = report.model_copy(update={"asides": ("took 42 s",)})
+    assert render_block(aside).index("| x\n| took 42 s\n") > 0
+    assert with_report("", aside) == render_block(aside)
+    assert digest(aside, "colour+text") == digest(report, "colour+text")
+
+
 @given(REPORTS)
 def test_a_digest_fits_into_a_property(report: Report) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", digest(report, "colour+text"))

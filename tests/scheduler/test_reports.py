@@ -32,7 +32,8 @@ def test_a_serving_booking_is_told_where_to_ask_and_how_long_loading_took() -> N
     plan = planned([booking("org/a")], ON, known(a=1))
     running = carried_out(plan)
     (report,) = told(plan, running, {running[0].application: 12.4})
-    assert report.lines == (f"Ask for org/a at {URL}.", "Loading took 12 s.")
+    assert report.lines == (f"Ask for org/a at {URL}.",)
+    assert report.asides == ("Loading took 12 s.",)
 
 
 def test_a_refused_booking_is_told_what_is_short_and_what_holds_it() -> None:
@@ -40,7 +41,7 @@ def test_a_refused_booking_is_told_what_is_short_and_what_holds_it() -> None:
     refused = next(one for one in told(plan, carried_out(plan)) if one.state == "refused")
     assert "5.0 GiB" in refused.lines[0]
     assert "org/a" in refused.lines[0]
-    assert refused.lines[1].startswith("c: 3.0 GiB of CPU memory free")
+    assert refused.asides[0].startswith("c: 3.0 GiB of CPU memory free")
 
 
 def test_a_misunderstood_event_is_given_an_example() -> None:
