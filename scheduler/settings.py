@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from scheduler.errors import OperatorError
-from scheduler.planning.rules import Rules
+from scheduler.types import Rules
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1024**2

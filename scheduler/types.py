@@ -67,6 +67,24 @@ class Catalog(Frozen):
         return tuple(name for entry in self.entries for name in (*entry.aliases, entry.repo_id))
 
 
+class Rules(Frozen):
+    """What a booking must keep to. A person is a mail address; ``@domain`` or ``domain`` is everybody there.
+
+    ``models_by_organiser`` limits those it names to the models (repo ids or aliases) listed for
+    them; others are not limited. A week begins on Monday, 00:00 UTC, and a booking counts in each
+    week with the part of it that lies there.
+    """
+
+    organisers: tuple[str, ...] = Field((), description="Who may book, mails or domains; empty: everybody")
+    models_by_organiser: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Models a mail or domain is limited to"
+    )
+    longest_hours: float | None = Field(None, gt=0, description="Longest booking, in hours")
+    gpu_hours_per_week: float | None = Field(
+        None, gt=0, description="Most GPU-hours a person may book a week"
+    )
+
+
 class Checkpoint(Frozen):
     """What is known of a model's weights without loading them.
 

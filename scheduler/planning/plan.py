@@ -9,7 +9,7 @@ from calendars.reservation import Misunderstood, Reading, Reservation
 from scheduler.planning.diff import diff
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.placement import Placed, Unplaced, place, place_alone
-from scheduler.planning.rules import Rules, keep_to
+from scheduler.planning.rules import keep_to
 from scheduler.planning.targets import Booked, Refused, resolve, targets_at
 from scheduler.types import (
     Announcement,
@@ -26,6 +26,7 @@ from scheduler.types import (
     ReasonCode,
     ReasonKind,
     Route,
+    Rules,
     Target,
     UnknownSize,
     Verdict,

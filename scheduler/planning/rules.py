@@ -6,34 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from pydantic import Field
-
-from calendars.reservation import Frozen, Reservation
+from calendars.reservation import Reservation
 from scheduler.cluster.node import Cluster, DeviceKind
 from scheduler.planning.footprint import gpus_needed
 from scheduler.planning.targets import Booked, Refused
-from scheduler.types import Reason, ReasonCode, ReasonKind, person_matches
+from scheduler.types import Reason, ReasonCode, ReasonKind, Rules, person_matches
 
 WEEK = timedelta(days=7)
 HOUR = timedelta(hours=1)
-
-
-class Rules(Frozen):
-    """What a booking must keep to. A person is a mail address; ``@domain`` or ``domain`` is everybody there.
-
-    ``models_by_organiser`` limits those it names to the models (repo ids or aliases) listed for
-    them; others are not limited. A week begins on Monday, 00:00 UTC, and a booking counts in each
-    week with the part of it that lies there.
-    """
-
-    organisers: tuple[str, ...] = Field((), description="Who may book, mails or domains; empty: everybody")
-    models_by_organiser: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="Models a mail or domain is limited to"
-    )
-    longest_hours: float | None = Field(None, gt=0, description="Longest booking, in hours")
-    gpu_hours_per_week: float | None = Field(
-        None, gt=0, description="Most GPU-hours a person may book a week"
-    )
 
 
 def keep_to(rules: Rules, booked: Iterable[Booked | Refused], cluster: Cluster) -> list[Booked | Refused]:

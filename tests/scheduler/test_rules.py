@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from calendars.reservation import Reservation
-from scheduler.planning.rules import Rules, keep_to, week_of
+from scheduler.planning.rules import keep_to, week_of
 from scheduler.planning.targets import Booked, Refused, resolve
-from scheduler.types import Catalog, CatalogEntry
+from scheduler.types import Catalog, CatalogEntry, Rules
 from tests.scheduler.builders import NOON, PLAIN, booking, cluster, cpu, gpus, known
 
 ON = cluster(gpus("g", 8, 80), cpu("c", 8))
