@@ -71,7 +71,7 @@ WAIT = "It is tried again at the next reading."
 _API_PAGE = "https://console.cloud.google.com/apis/library/calendar-json.googleapis.com"
 RATE_CODES = frozenset({"rateLimitExceeded", "userRateLimitExceeded"})
 QUOTA_CODES = frozenset({"quotaExceeded", "dailyLimitExceeded", "calendarUsageLimitsExceeded"})
-_DISABLED_CODES = frozenset({"accessNotConfigured", "SERVICE_DISABLED", "API_DISABLED"})
+DISABLED_CODES = frozenset({"accessNotConfigured", "SERVICE_DISABLED", "API_DISABLED"})
 _SCOPE_CODES = frozenset({"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"})
 _TRANSIENT_STATUS = frozenset({408, 429})
 
@@ -162,7 +162,7 @@ def _reasons(content: bytes) -> tuple[tuple[str, ...], str]:
 
 
 def _forbidden(codes: set[str], asking: Asking) -> _Words:
-    if codes & _DISABLED_CODES:
+    if codes & DISABLED_CODES:
         return _Words(
             "the Google Calendar API is not enabled in the account's project",
             f"Enable it on {_API_PAGE} (choose the project of {asking.who}) and wait a few minutes.",

@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from scheduler.calendar_commands import calendar
 from scheduler.controller import Controller, Stale
 from scheduler.daemon import Daemon
 from scheduler.errors import OperatorError
@@ -55,6 +56,9 @@ def app() -> None:
     Look before you leap with "plan", which changes nothing. Settings come from the environment,
     config/ray_config.yml and a running ./start.sh.
     """
+
+
+app.add_command(calendar)
 
 
 @app.command()
