@@ -21,8 +21,9 @@ class Finding(Frozen):
 
 
 def failed(step: str, error: CalendarUnavailable) -> Finding:
-    """A failure as a finding."""
-    return Finding(step=step, outcome="problem", found=error.reason, remedy=error.remedy)
+    """A failure as a finding, without the calendar's name, which stands above."""
+    found = error.reason.partition(" cannot be reached: ")[2] or error.reason
+    return Finding(step=step, outcome="problem", found=found, remedy=error.remedy)
 
 
 def unknown(step: str, until: str) -> Finding:

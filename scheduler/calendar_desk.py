@@ -31,6 +31,9 @@ Booker = GoogleCalendar | IcsCalendar
 
 CANDIDATES_SHOWN = 10
 
+RETRY_PAUSE_SECONDS = 0.5
+"""Of ``doctor``: somebody waits for it."""
+
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[tuple[CalendarSource, ...]]:
@@ -128,7 +131,7 @@ def look_over(settings: Settings) -> Iterator[Checked]:
             key_file=settings.path(calendar.google_creds_path) if calendar.google_creds_path else None,
             endpoint=calendar.google_endpoint,
             deadline_seconds=calendar.timeout_seconds,
-            retry_pause_seconds=0.5,
+            retry_pause_seconds=RETRY_PAUSE_SECONDS,
             page_size=2500,
         )
         checkup = GoogleCheckup(manners, habits, lambda: datetime.now(UTC))
