@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 
 from calendars.google_client import Conversation, GoogleClient
 from calendars.google_events import DIGEST_PROPERTY, EVENT_PROPERTY, STATE_PROPERTY, Target, target
-from calendars.google_failures import QUOTA_CODES, RATE_CODES, GoogleUnavailable
+from calendars.google_failures import DISABLED_CODES, QUOTA_CODES, RATE_CODES, GoogleUnavailable
 from calendars.status_block import strip_block
 from calendars.write_back import COLOURS, URGENCY, Answer, Notice, Report, Style, digest, with_report
 
 MAX_DESCRIPTION_CHARACTERS = 8_192
 """The longest description Google's editor takes; one that would pass it gets the colour only."""
+
+_PASSING = RATE_CODES | QUOTA_CODES | DISABLED_CODES
+"""Refusals that say nothing about the calendar's rights, and pass."""
 
 _MAY_WRITE = ("writer", "owner", "writerWithoutPrivateAccess")
 
@@ -183,7 +186,7 @@ class Answering:
                     continue
                 if error.status in (404, 410):
                     progress.gone.add(event_id)
-                elif error.status == 403 and not set(error.codes) & (RATE_CODES | QUOTA_CODES):
+                elif error.status == 403 and not set(error.codes) & _PASSING:
                     if one.target.locked or "forbiddenForNonOrganizer" in error.codes:
                         progress.refused[event_id] = error
                     else:

@@ -26,6 +26,9 @@ ENDED_FOR = timedelta(hours=1)
 SAVE_EVERY = timedelta(minutes=10)
 """How old the snapshot of a calendar that does not change may become."""
 
+WRITES_PER_MINUTE = 400
+"""Google allows 600 requests a minute; what is left is for reading, for trying again and for boundaries."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -63,6 +66,8 @@ class Bookings:
 
     def refresh(self, at: datetime) -> None:
         """Read every calendar, all at the same time: what has just ended, what is on, and the horizon."""
+        for source in self.sources:
+            self._recall(source.name)
         start, end = self._window(at)
         with ThreadPoolExecutor(len(self.sources), thread_name_prefix="calendar") as pool:
             found = list(pool.map(lambda source: _read(source, start, end), self.sources))
@@ -73,7 +78,6 @@ class Bookings:
                 self._keep(source.name, outcome, at)
             else:
                 self.failing[source.name] = outcome
-                self._recall(source.name)
 
     def require(self, at: datetime) -> None:
         """Make sure that enough is known to act on.
@@ -111,7 +115,10 @@ class Bookings:
                 source.close()
 
     def _window(self, at: datetime) -> tuple[datetime, datetime]:
-        start = at - ENDED_FOR
+        # What ended while a calendar could not be read, or no daemon ran, is still to be told.
+        longest = timedelta(hours=self._settings.calendar.max_stale_hours)
+        last = min([at, *(known.read_at for known in self._known.values())])
+        start = max(last, at - longest) - ENDED_FOR
         if self._settings.booking.gpu_hours_per_week is not None:
             start = min(start, week_of(at))
         return start, at + timedelta(days=self._settings.calendar.horizon_days)
@@ -150,6 +157,9 @@ def _read(source: CalendarSource, start: datetime, end: datetime) -> Reading | C
 def calendar_sources(settings: Settings) -> tuple[CalendarSource, ...]:
     """The calendars the settings name."""
     calendar = settings.calendar
+    polls_per_minute = 60 / calendar.check_interval_seconds
+    writes = WRITES_PER_MINUTE / polls_per_minute / max(1, len(settings.google_calendar_ids))
+    writes = max(1, min(100, int(writes)))
     sources: list[CalendarSource] = [
         GoogleCalendar(
             calendar_id,
@@ -157,6 +167,7 @@ def calendar_sources(settings: Settings) -> tuple[CalendarSource, ...]:
             endpoint=calendar.google_endpoint,
             deadline_seconds=calendar.timeout_seconds,
             style=calendar.write_back,
+            writes_per_report=writes,
         )
         for calendar_id in settings.google_calendar_ids
     ]
