@@ -1,4 +1,4 @@
-"""Simulated operation: the real daemon against stand-ins for Google and Ray, on a clock that is moved by hand.
+"""Simulated operation: the real daemon against stand-ins for Google and Ray, on a clock moved by hand.
 
 What lives here: ``fake_ray`` (Ray's dashboard as far as the product uses it; its Serve is ``fake_serve``),
 ``harness`` (a world made of a clock, a calendar server, a cluster and a daemon), the scripted week, and the

@@ -1,4 +1,4 @@
-"""What Ray Serve does with a list of applications, without Ray: builds, replicas, deletions, on a given clock.
+"""What Ray Serve does with a list of applications, without Ray: builds, replicas, deletions, by a clock.
 
 The rules are those of Serve's REST API as they were tried on Ray 2.60: a list is the whole of what is
 declared; applications made in code are left alone; each is built, then its replicas wait for room on the

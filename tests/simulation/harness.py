@@ -24,11 +24,11 @@ from typing import Any
 from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
-import scheduler.bookings
 import yaml
 from loguru import logger
 from rich.console import Console
 
+import scheduler.bookings
 from calendars.google import GoogleCalendar
 from calendars.google_events import STATE_PROPERTY
 from scheduler.daemon import WATCH_SECONDS, Daemon
@@ -52,7 +52,8 @@ class HurriedCalendar(GoogleCalendar):
 class World:
     """Everything a simulation looks at and turns.
 
-    ``after_pass`` is called after each pass of the daemon's loop; ``said`` is its log.
+    ``after_pass`` is called after each pass of the daemon's loop; ``said`` is its log. ``poll_seconds`` is
+    that of the settings until somebody changes it, to pass quickly over hours in which nothing happens.
     """
 
     clock: FakeClock
@@ -61,6 +62,7 @@ class World:
     ray: FakeRay
     settings: Settings
     zone: ZoneInfo
+    poll_seconds: float
     after_pass: Callable[[], None] = lambda: None
     said: list[str] = field(default_factory=list)
     passes: int = 0
@@ -126,7 +128,7 @@ class World:
 
     def _poll(self) -> None:
         assert self._next_poll is not None
-        self._next_poll += timedelta(seconds=self.settings.calendar.check_interval_seconds)
+        self._next_poll += timedelta(seconds=self.poll_seconds)
         self._pass()
 
     def _boundary(self) -> None:
@@ -189,6 +191,7 @@ def world(
     timeout_seconds: float = 10.0,
     gpus: Mapping[str, int] | None = None,
     role: str = "writer",
+    load_seconds: float = 25.0,
     **calendar: Any,
 ) -> Iterator[World]:
     """A cluster of ``gpus`` (node name to number, 80 GiB each), a calendar shared as ``role``, a daemon."""
@@ -200,7 +203,7 @@ def world(
         )
         stack.enter_context(patch.object(scheduler.bookings, "GoogleCalendar", HurriedCalendar))
         google = stack.enter_context(google_server(clock=clock))
-        ray = stack.enter_context(fake_ray(clock, load_seconds=25.0))
+        ray = stack.enter_context(fake_ray(clock, load_seconds=load_seconds))
         for name, count in (gpus or {"gpu-a": 2, "gpu-b": 1}).items():
             ray.add_node(name, gpus=count)
         lab = google.calendar("lab@group.calendar.google.com", zone, role=role)
@@ -218,7 +221,7 @@ def world(
             serve={"host": "127.0.0.1", "port": 8267},
             models={"catalog": folder / "models.yml"},
         )
-        found = World(clock, google, lab, ray, settings, ZoneInfo(zone))
+        found = World(clock, google, lab, ray, settings, ZoneInfo(zone), poll_seconds)
         sink = logger.add(found.said.append, format="{level} {message}", level="DEBUG")
         stack.callback(logger.remove, sink)
         stack.callback(found.stop)
