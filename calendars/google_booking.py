@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from calendars.google_client import Conversation, GoogleClient
 from calendars.google_events import Target
-from calendars.google_failures import GoogleUnavailable
+from calendars.google_failures import QUOTA_CODES, RATE_CODES, GoogleUnavailable
 from calendars.source import CalendarUnavailable, NewEvent, Scope
 
 _NOT_KNOWN = "Whether it arrived is not known: look with “ndif-ray calendar list” before doing it once more."
@@ -90,7 +90,7 @@ def _send(client: GoogleClient, operation: Callable[[Conversation], None]) -> No
     try:
         client.converse(operation)
     except GoogleUnavailable as error:
-        if not error.transient or error.codes:
+        if not error.transient or set(error.codes) & (RATE_CODES | QUOTA_CODES):
             raise
         raise GoogleUnavailable(
             error.reason, f"{error.remedy} {_NOT_KNOWN}", status=error.status, transient=True

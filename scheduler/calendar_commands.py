@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from calendars.event_text import Problem, parse_event, render_request
+from calendars.event_text import MAX_TITLE_CHARACTERS, Problem, parse_event, render_request
 from calendars.reservation import MAX_GPUS, MAX_PRIORITY, MAX_REPLICAS, ModelRequest, Reservation
 from calendars.source import CalendarUnavailable, NewEvent
 from scheduler import calendar_desk as desk
@@ -142,7 +142,7 @@ def book(
     title = title if title is not None else request.model
     event = NewEvent(
         event_id=secrets.token_hex(16),
-        title=title,
+        title=title[:MAX_TITLE_CHARACTERS],
         description=_text(request, title),
         start=begins,
         end=ends,
@@ -150,18 +150,19 @@ def book(
     )
     with desk.opened(settings) as sources:
         source = desk.bookable(sources, name)
+        booked = Reservation(
+            key=event.event_id,
+            calendar=source.name,
+            title=title,
+            start=begins,
+            end=ends,
+            booked_at=now,
+            request=request,
+        )
+        desk.check_model(settings, booked)
         with _as_operator_error():
-            key = source.insert(event)
+            booked = booked.model_copy(update={"key": source.insert(event)})
     judged = desk.judge(settings, now)
-    booked = Reservation(
-        key=key,
-        calendar=source.name,
-        title=title,
-        start=begins,
-        end=ends,
-        booked_at=now,
-        request=request,
-    )
     return _tell_booked(booked, judged, as_json)
 
 
@@ -179,6 +180,7 @@ def cancel(booking: str, yes: bool, days: float | None, as_json: bool) -> Exit:
     settings = _settings()
     with desk.opened(settings) as sources:
         agenda = _agenda(settings, sources, days)
+        _say_failing(agenda)
         chosen = desk.choose(sources, agenda, booking)
         what = _described(chosen, agenda)
         if not yes and _asks():

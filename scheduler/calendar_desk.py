@@ -17,14 +17,17 @@ from calendars.ics import IcsCalendar
 from calendars.ics_checkup import check_ics
 from calendars.ics_events import MAX_EVENT_DAYS
 from calendars.ics_times import LATEST_YEAR
-from calendars.reservation import ModelRequest, Reading
+from calendars.reservation import ModelRequest, Reading, Reservation
 from calendars.source import CalendarSource, CalendarUnavailable, Scope
 from scheduler.agenda import Agenda, Checked, Event, Judged
 from scheduler.bookings import calendar_sources
+from scheduler.catalog import load_catalog
 from scheduler.controller import Controller
 from scheduler.errors import OperatorError
 from scheduler.moments import parse_moment
+from scheduler.planning.targets import Refused, identify
 from scheduler.settings import Settings
+from scheduler.types import ReasonCode, Verdict, VerdictState
 
 Booker = GoogleCalendar | IcsCalendar
 """The calendars that can be booked in: `calendars.source.Bookable`."""
@@ -99,10 +102,33 @@ def judge(settings: Settings, now: datetime) -> Judged:
             observed, _ = controller.observe()
             plan = controller.plan(now, observed)
         except OperatorError as problem:
-            return Judged(agenda, {}, problem)
+            return Judged(agenda, _refused_anyway(settings, agenda), problem)
         return Judged(agenda, {(one.calendar, one.event): one for one in plan.verdicts})
     finally:
         controller.close()
+
+
+def _refused_anyway(settings: Settings, agenda: Agenda) -> dict[tuple[str, str], Verdict]:
+    """What no cluster could change: models that the catalog does not know, or not for everybody."""
+    try:
+        catalog = load_catalog(settings.path(settings.models.catalog))
+    except OperatorError:
+        return {}
+    refused = (identify(one, catalog) for one in agenda.reservations)
+    return {
+        (one.reservation.calendar, one.reservation.key): Verdict(
+            event=one.reservation.key,
+            calendar=one.reservation.calendar,
+            title=one.reservation.title,
+            start=one.reservation.start,
+            end=one.reservation.end,
+            owner=one.reservation.owner,
+            state=VerdictState.REFUSED,
+            reason=one.reason,
+        )
+        for one in refused
+        if isinstance(one, Refused)
+    }
 
 
 def _still_to_come(reading: Reading, now: datetime) -> Reading:
@@ -206,6 +232,17 @@ def named_model(model: str) -> ModelRequest:
     if isinstance(understood, Problem):
         raise OperatorError(understood.reason, f"For example: {EXAMPLE_MODEL}.")
     return understood
+
+
+def check_model(settings: Settings, booking: Reservation) -> None:
+    """Refuse to book what no catalog and no repository could be meant by.
+
+    Raises:
+        OperatorError: the model is no alias of the catalog and no repo id, or the catalog cannot be read.
+    """
+    found = identify(booking, load_catalog(settings.path(settings.models.catalog)))
+    if isinstance(found, Refused) and found.reason.code is ReasonCode.UNKNOWN_MODEL:
+        raise OperatorError(f"{found.reason.detail}.", found.reason.remedy or "")
 
 
 def bookable(sources: Iterable[CalendarSource], name: str | None) -> Booker:

@@ -110,7 +110,7 @@ def show_judged(console: Console, judged: Judged) -> None:
     if judged.unjudged is not None:
         console.print(
             f"[yellow]Planning cannot be asked:[/] {escape(judged.unjudged.reason)} "
-            "So this is only what was understood.",
+            "So this is what was understood, and what could not be met anyway.",
             soft_wrap=True,
         )
     for event in judged.agenda.events:

@@ -21,7 +21,7 @@ from tests.scheduler.calendar_cli import Ran, Run
 
 CATALOG = """
 models:
-  - {alias: Small, repo_id: org/small, parameters: 2000000000, dtype: bfloat16}
+  - {alias: Small, repo_id: org/small, parameters: 2000000000, dtype: bfloat16, trust_remote_code: true}
   - {alias: Huge, repo_id: org/huge, parameters: 900000000000, dtype: bfloat16}
 """
 

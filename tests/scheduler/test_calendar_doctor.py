@@ -236,6 +236,7 @@ def test_the_guide_can_be_followed_on_the_stand_in(
 ) -> None:
     google.calendar("lab", "Europe/Berlin")
     monkeypatch.setenv("SCHEDULING_GOOGLE_CALENDAR_ID", "lab")
+    monkeypatch.setenv("NDIF_MODELS__CATALOG", str(ROOT / "config/models.yml"))
     shown = re.findall(r"(?m)^\$ ndif-ray calendar (.*)$", GUIDE.partition("## Try it without Google")[2])
     codes = {line: run(*shlex.split(line)).code for line in shown}
     assert len(codes) >= 5
