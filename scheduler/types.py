@@ -14,6 +14,8 @@ from scheduler.cluster.node import Cluster, DeviceKind
 
 DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 DEFAULT_TASK = "text-generation"
+MAX_PARAMETERS = 10**15
+"""More than any model has; bounds what a stranger's checkpoint can claim."""
 
 
 # What can be booked
@@ -33,7 +35,7 @@ class CatalogEntry(Frozen):
     dtype: Dtype | None = None
     gpus: int | None = Field(default=None, ge=1)
     replicas: int | None = Field(default=None, ge=1)
-    parameters: int | None = Field(default=None, ge=1)
+    parameters: int | None = Field(default=None, ge=1, le=MAX_PARAMETERS)
     trust_remote_code: bool = False
     bookable_by: tuple[str, ...] = ()
 
@@ -92,7 +94,7 @@ class Checkpoint(Frozen):
     ``source`` names the file or place that said so.
     """
 
-    parameters: int = Field(ge=1)
+    parameters: int = Field(ge=1, le=MAX_PARAMETERS)
     dtype: Dtype | None = None
     source: str
 
@@ -197,6 +199,7 @@ class NodeAnswer(Frozen):
     needed_gpus: float = 0
     free_gpus: float = 0
     largest_bytes: int = 0
+    total_gpus: int = 0
     held_by: tuple[str, ...] = ()
     why_not: str | None = None
 
@@ -207,7 +210,9 @@ class NodeAnswer(Frozen):
 class Target(Frozen):
     """A model that must serve at a time, with the reservations behind it.
 
-    ``footprint_bytes`` is what one replica needs, padding included. ``early`` tells that its first
+    ``footprint_bytes`` is what one replica needs, padding included. ``firm_replicas`` are those of the
+    booking with the strongest claim, which is the target's; more are for weaker bookings of the same
+    model, and displace nobody. ``early`` tells that its first
     booking has not begun: it is loaded ahead if there is room, and never at another's cost.
     """
 
@@ -216,6 +221,7 @@ class Target(Frozen):
     dtype: Dtype
     gpus: int | None
     replicas: int
+    firm_replicas: int
     footprint_bytes: int
     reservations: tuple[str, ...]
     titles: tuple[str, ...]
@@ -228,14 +234,19 @@ class Target(Frozen):
     @property
     def order(self) -> tuple[bool, int, datetime, str]:
         """Who comes first: running windows, then priority, then who booked first, then the key."""
-        return (self.early, -self.priority, self.booked_at, self.model.key)
+        return (self.early, *self.claim)
+
+    @property
+    def claim(self) -> tuple[int, datetime, str]:
+        """Who may take whose room: the smaller one the larger one's."""
+        return (-self.priority, self.booked_at, self.model.key)
 
 
 class Placement(Frozen):
     """A model on a node: one Serve application. Numbers are per replica.
 
     ``num_gpus`` is 0 on the CPU device, below 1 for a share of one GPU, else whole. ``memory_bytes``
-    is the RAM to reserve, 0 on GPUs.
+    is the RAM to reserve, 0 on GPUs. ``footprint_bytes`` is what it was placed for.
     """
 
     target: Target
@@ -243,6 +254,7 @@ class Placement(Frozen):
     replicas: int
     num_gpus: float
     memory_bytes: int
+    footprint_bytes: int
     reason: Reason
     considered: tuple[NodeAnswer, ...] = ()
 
@@ -306,15 +318,20 @@ class Announcement(Frozen):
 
 
 class Directory(Frozen):
-    """All the gateway knows; ``version`` is the same exactly where the rest is."""
+    """All the gateway knows."""
 
     routes: tuple[Route, ...] = ()
     announcements: tuple[Announcement, ...] = ()
 
     @property
     def version(self) -> str:
-        """A short digest of the content."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        """A short digest of the content, but for the figures in refusals, which change by themselves."""
+        announced = [
+            one.model_copy(update={"refused": one.refused and Reason(code=one.refused.code)})
+            for one in self.announcements
+        ]
+        content = self.model_copy(update={"announcements": tuple(announced)})
+        return hashlib.sha256(content.model_dump_json().encode()).hexdigest()[:16]
 
 
 class Observed(Frozen):

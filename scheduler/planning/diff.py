@@ -85,6 +85,7 @@ def _change(placement: Placement, deployment: Deployment) -> Action | None:
     elif (
         placement.num_gpus != deployment.num_gpus
         or placement.memory_bytes != deployment.memory_bytes
+        or placement.footprint_bytes != deployment.footprint_bytes
         or placement.target.dtype != deployment.dtype
     ):
         code = ReasonCode.NEEDS_CHANGED
@@ -104,7 +105,7 @@ def _action(kind: ActionKind, placement: Placement, before: int, reason: Reason)
         node=placement.node,
         replicas_before=before,
         replicas=placement.replicas,
-        footprint_bytes=placement.target.footprint_bytes,
+        footprint_bytes=placement.footprint_bytes,
         num_gpus=placement.num_gpus,
         until=placement.target.until,
         titles=placement.target.titles,

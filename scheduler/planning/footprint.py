@@ -13,6 +13,10 @@ SHARE_STEPS = 10_000
 """Ray keeps resources in ten-thousandths; a share is rounded up to one."""
 
 
+MAX_LEAD_SECONDS = 86_400.0
+"""Nothing is loaded more than a day ahead."""
+
+
 @dataclass(frozen=True)
 class Sizing:
     """How sizes and loading times are reckoned; the defaults are those of the settings.
@@ -33,7 +37,7 @@ class Sizing:
 
     def lead_seconds(self, footprint_bytes: int) -> float:
         """Time from the decision to deploy until the model serves, as far as can be known."""
-        return self.lead_base_seconds + footprint_bytes / self.load_bytes_per_second
+        return min(self.lead_base_seconds + footprint_bytes / self.load_bytes_per_second, MAX_LEAD_SECONDS)
 
 
 def gpus_needed(footprint_bytes: int, gpu_bytes: int, asked: int | None) -> float:

@@ -20,6 +20,9 @@ from scheduler.types import (
 
 OTHERS = "applications that are not ours"
 
+SAME_NEED = 0.05
+"""A need that is reckoned anew and differs by no more than this share rebuilds nothing that serves."""
+
 
 @dataclass(frozen=True)
 class Unplaced:
@@ -80,6 +83,22 @@ class _Room:
         best = min((i for i, room in enumerate(free) if room >= need), key=lambda i: free[i], default=None)
         return None if best is None else _Held(target.model.key, target.model.name, (best,), need)
 
+    def squeeze(self, target: Target) -> _Held | None:
+        """Where one replica that runs must be taken to be, though it does not fit by our reckoning.
+
+        Ray chose its devices, and may have shared them out in another way; it is there all the same.
+        """
+        if not self.node.devices or self.node.devices[0].memory_bytes <= 0:
+            return None
+        free, device = self.free(), self.node.devices[0]
+        roomiest = sorted(range(len(free)), key=lambda index: -free[index])
+        if _shares(target, device):
+            return _Held(target.model.key, target.model.name, (roomiest[0],), _share_bytes(target, device))
+        gpus, each = _whole(target, device)
+        if gpus > len(free) or device.kind is DeviceKind.CPU:
+            return None
+        return _Held(target.model.key, target.model.name, tuple(sorted(roomiest[:gpus])), each)
+
     def release(self, owner: str) -> None:
         self.held = [held for held in self.held if held.owner != owner]
 
@@ -120,13 +139,14 @@ def place(targets: Iterable[Target], cluster: Cluster, deployments: Iterable[Dep
     placements: list[Placement] = []
     unplaced: list[Unplaced] = []
     for rank, target in enumerate(ordered):
-        weaker = frozenset(later.model.key for later in ordered[rank + 1 :])
+        weaker = frozenset(one.model.key for one in ordered[rank + 1 :] if one.claim > target.claim)
         on_nodes = staying.pop(target.model.key, Counter())
         answers: dict[str, NodeAnswer] = {}
         missing = target.replicas - sum(on_nodes.values())
         while missing > 0:
             choice = _choose(target, rooms, frozenset())
-            if choice is None and not target.early:
+            firm = target.replicas - missing < target.firm_replicas
+            if choice is None and firm and not target.early:
                 choice = _choose(target, rooms, weaker)
             answers = answers or _answers(target, rooms, cluster)
             if choice is None:
@@ -140,30 +160,48 @@ def place(targets: Iterable[Target], cluster: Cluster, deployments: Iterable[Dep
             missing -= 1
         placements += _placements(target, on_nodes, rooms, answers, deployments)
         if missing:
-            unplaced.append(_refuse(target, missing, answers, cluster))
+            unplaced.append(_refuse(target, missing, _answers(target, rooms, cluster), cluster))
     return Placed(tuple(sorted(placements, key=lambda p: p.identity)), tuple(unplaced))
 
 
 def _keep(
     ordered: list[Target], rooms: Mapping[str, _Room], deployments: Iterable[Deployment]
 ) -> dict[str, Counter[str]]:
-    """Hold the room of what runs and is still wanted as it is; returns replicas by model and node."""
+    """Hold the room of what runs and is still wanted as it is; returns replicas by model and node.
+
+    Larger ones are laid out first, so that they find room wherever there is a way.
+    """
     staying: dict[str, Counter[str]] = {}
-    running = {deployment.identity: deployment for deployment in deployments}
-    for target in ordered:
-        left = target.replicas
-        for (key, name), deployment in sorted(running.items()):
-            room = rooms.get(name)
-            if key != target.model.key or room is None or deployment.dtype != target.dtype:
-                continue
-            for _ in range(min(deployment.replicas, left)):
-                held = room.fit(target)
-                if held is None:
-                    break
-                room.held.append(held)
-                staying.setdefault(key, Counter())[name] += 1
-                left -= 1
+    targets = {target.model.key: target for target in ordered}
+    for deployment in sorted(deployments, key=lambda one: (-one.footprint_bytes, one.identity)):
+        key, name = deployment.identity
+        target, room = targets.get(key), rooms.get(name)
+        if target is None or room is None or not room.node.devices:
+            continue
+        if not _same_need(target, deployment, room.node.devices[0]):
+            continue
+        target = target.model_copy(update={"footprint_bytes": deployment.footprint_bytes})
+        left = target.replicas - sum(staying.get(key, Counter()).values())
+        for _ in range(min(deployment.replicas, left)):
+            held = room.fit(target) or room.squeeze(target)
+            if held is None:
+                break
+            room.held.append(held)
+            staying.setdefault(key, Counter())[name] += 1
     return staying
+
+
+def _same_need(target: Target, deployment: Deployment, device: Device) -> bool:
+    """Whether what runs can go on as it is: same precision, same share of the node, about the same need."""
+    footprint = deployment.footprint_bytes
+    if target.dtype != deployment.dtype or device.memory_bytes <= 0 or not footprint:
+        return False
+    if abs(target.footprint_bytes - footprint) > SAME_NEED * footprint:
+        return False
+    if device.kind is DeviceKind.CPU:
+        return target.gpus is None and (deployment.num_gpus, deployment.memory_bytes) == (0, footprint)
+    expected = gpus_needed(footprint, device.memory_bytes, target.gpus)
+    return (deployment.num_gpus, deployment.memory_bytes) == (expected, 0)
 
 
 def _choose(target: Target, rooms: Mapping[str, _Room], ignoring: frozenset[str]) -> tuple[str, _Held] | None:
@@ -209,35 +247,40 @@ def _placements(
     answers: Mapping[str, NodeAnswer],
     deployments: Iterable[Deployment],
 ) -> list[Placement]:
-    running = {deployment.identity for deployment in deployments}
-    result = []
-    for name, replicas in sorted(on_nodes.items()):
-        if not replicas:
-            continue
-        device = rooms[name].node.devices[0]
-        on_cpu = device.kind is DeviceKind.CPU
-        stays = (target.model.key, name) in running
-        result.append(
-            Placement(
-                target=target,
-                node=name,
-                replicas=replicas,
-                num_gpus=0.0
-                if on_cpu
-                else gpus_needed(target.footprint_bytes, device.memory_bytes, target.gpus),
-                memory_bytes=target.footprint_bytes if on_cpu else 0,
-                reason=Reason(
-                    code=ReasonCode.ALREADY_THERE
-                    if stays
-                    else ReasonCode.STARTS_SOON
-                    if target.early
-                    else ReasonCode.BOOKED,
-                    node=name,
-                ),
-                considered=tuple(answers.values()),
-            )
-        )
-    return result
+    running = {one.node: one for one in deployments if one.model == target.model}
+    return [
+        _placement(target, rooms[name].node.devices[0], name, replicas, running.get(name), answers)
+        for name, replicas in sorted(on_nodes.items())
+        if replicas
+    ]
+
+
+def _placement(
+    target: Target,
+    device: Device,
+    node: str,
+    replicas: int,
+    running: Deployment | None,
+    answers: Mapping[str, NodeAnswer],
+) -> Placement:
+    on_cpu = device.kind is DeviceKind.CPU
+    gpus = 0.0 if on_cpu else gpus_needed(target.footprint_bytes, device.memory_bytes, target.gpus)
+    footprint, memory = target.footprint_bytes, target.footprint_bytes if on_cpu else 0
+    code = ReasonCode.STARTS_SOON if target.early else ReasonCode.BOOKED
+    if running is not None:
+        code = ReasonCode.ALREADY_THERE
+        if _same_need(target, running, device):
+            gpus, memory, footprint = running.num_gpus, running.memory_bytes, running.footprint_bytes
+    return Placement(
+        target=target,
+        node=node,
+        replicas=replicas,
+        num_gpus=gpus,
+        memory_bytes=memory,
+        footprint_bytes=footprint,
+        reason=Reason(code=code, node=node),
+        considered=tuple(answers.values()),
+    )
 
 
 def _answers(target: Target, rooms: Mapping[str, _Room], cluster: Cluster) -> dict[str, NodeAnswer]:
@@ -271,6 +314,7 @@ def _answer(target: Target, room: _Room) -> NodeAnswer:
         free_bytes=sum(free[i] for i in empty) if whole and on_gpu else max(free),
         needed_gpus=gpus if on_gpu else 0,
         free_gpus=len(empty) if on_gpu else 0,
+        total_gpus=len(free) if on_gpu else 0,
         largest_bytes=node.memory_bytes if whole and on_gpu else device.memory_bytes,
         held_by=(*dict.fromkeys(held.name for held in room.held), *strangers),
         why_not=f"the booking asks for {target.gpus} GPUs and it has none" if wants_gpu else None,
@@ -284,7 +328,7 @@ def _refuse(target: Target, missing: int, answers: Mapping[str, NodeAnswer], clu
         code, kind = ReasonCode.NO_NODES, ReasonKind.LATER
     elif not empty:
         code, kind = ReasonCode.TOO_LARGE, ReasonKind.NEVER
-        best = max(answers.values(), key=lambda a: (a.largest_bytes, a.node), default=None)
+        best = max(answers.values(), key=lambda a: (a.total_gpus, a.largest_bytes, a.node), default=None)
     elif missing < target.replicas:
         code, kind = ReasonCode.SOME_REPLICAS, ReasonKind.LATER
     else:
@@ -295,8 +339,8 @@ def _refuse(target: Target, missing: int, answers: Mapping[str, NodeAnswer], clu
         kind=kind,
         needed_bytes=target.footprint_bytes,
         free_bytes=(best.largest_bytes if never else best.free_bytes) if best else 0,
-        needed_gpus=best.needed_gpus if best else None,
-        free_gpus=best.free_gpus if best else None,
+        needed_gpus=(target.gpus or best.needed_gpus) if best else None,
+        free_gpus=(best.total_gpus if never else best.free_gpus) if best else None,
         node=best.node if best else None,
         by=best.held_by if best else (),
         detail=f"{target.replicas - missing} of {target.replicas} replicas"

@@ -59,7 +59,8 @@ def make_plan(
     reservations = sorted((one for reading in readings for one in reading.reservations), key=_when)
     running = {one.model.key: one for one in observed.deployments}
     everything = [resolve(one, catalog, checkpoints, sizing, running) for one in reservations]
-    allowed = keep_to(rules or Rules(), everything, observed.cluster)
+    begun = frozenset(key for one in observed.deployments for key in one.reservations)
+    allowed = keep_to(rules or Rules(), everything, observed.cluster, begun)
     resolved = [one for one in allowed if one.reservation.end > at]
     booked = [one for one in resolved if isinstance(one, Booked)]
     targets = targets_at(booked, at)
@@ -100,7 +101,8 @@ def _verdict(one: Booked | Refused, placed: Placed, observed: Observed, at: date
     placements = [p for p in placed.placements if key in p.target.reservations]
     short = next((u for u in placed.unplaced if key in u.target.reservations), None)
     nodes = tuple(p.node for p in placements)
-    if short is not None and not short.target.early:
+    got = sum(p.replicas for p in placements)
+    if short is not None and not short.target.early and got < one.replicas:
         return _say(one.reservation, VerdictState.REFUSED, short.reason, one, nodes, short)
     if one.reservation.start > at:
         return _coming(one, placements, short, observed)

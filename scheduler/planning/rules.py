@@ -16,18 +16,26 @@ WEEK = timedelta(days=7)
 HOUR = timedelta(hours=1)
 
 
-def keep_to(rules: Rules, booked: Iterable[Booked | Refused], cluster: Cluster) -> list[Booked | Refused]:
+def keep_to(
+    rules: Rules,
+    booked: Iterable[Booked | Refused],
+    cluster: Cluster,
+    begun: frozenset[str] = frozenset(),
+) -> list[Booked | Refused]:
     """The same reservations in the same order, those that break a rule refused with its name.
 
     GPU-hours are used up in the order of booking; what is refused uses none. A model's GPUs are
-    reckoned on the kind of node where it takes the fewest.
+    reckoned on the kind of node where it takes the fewest. The nodes there are change, so GPU-hours are
+    no reason to take down what serves: reservations in ``begun`` use them, but are not refused for them.
     """
     judged = {id(one): one for one in booked}
     used: dict[tuple[str, datetime], float] = defaultdict(float)
     for key, one in sorted(judged.items(), key=lambda item: _booked_at(item[1])):
         if isinstance(one, Refused):
             continue
-        problem = _person(rules, one) or _length(rules, one.reservation) or _share(rules, one, cluster, used)
+        problem = _person(rules, one) or _length(rules, one.reservation)
+        if problem is None:
+            problem = _share(rules, one, cluster, used, one.reservation.key in begun)
         if problem:
             judged[key] = Refused(one.reservation, problem)
     return list(judged.values())
@@ -67,7 +75,7 @@ def _length(rules: Rules, reservation: Reservation) -> Reason | None:
 
 
 def _share(
-    rules: Rules, one: Booked, cluster: Cluster, used: dict[tuple[str, datetime], float]
+    rules: Rules, one: Booked, cluster: Cluster, used: dict[tuple[str, datetime], float], begun: bool
 ) -> Reason | None:
     if rules.gpu_hours_per_week is None:
         return None
@@ -76,7 +84,7 @@ def _share(
     wanted = {(owner, monday): hours * gpus for monday, hours in _weeks(one.reservation)}
     for (_, monday), hours in wanted.items():
         left = rules.gpu_hours_per_week - used[owner, monday]
-        if hours > left + 1e-9:
+        if hours > left + 1e-9 and not begun:
             return _broken(
                 f"it takes {hours:.1f} GPU-hours in the week of {monday:%d %b}, and of the "
                 f"{rules.gpu_hours_per_week:g} that the rule booking.gpu_hours_per_week allows a person "

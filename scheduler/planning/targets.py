@@ -78,7 +78,7 @@ def identify(reservation: Reservation, catalog: Catalog) -> Model | Refused:
         )
     return Model(
         repo_id=entry.repo_id if entry else request.model,
-        revision=request.revision or (entry.revision if entry else None),
+        revision=_branch(request.revision or (entry.revision if entry else None)),
         task=request.task or (entry.task if entry else None) or DEFAULT_TASK,
         trust_remote_code=request.trust_remote_code,
     )
@@ -102,7 +102,7 @@ def resolve(
     if isinstance(model, Refused):
         return model
     request = reservation.request
-    entry = catalog.find(request.model) or catalog.find(model.repo_id) or CatalogEntry(repo_id=model.repo_id)
+    entry = catalog.find(request.model) or CatalogEntry(repo_id=model.repo_id)
     checkpoint = checkpoints.get(model.key)
     if entry.parameters is not None:
         stored = checkpoint.dtype if isinstance(checkpoint, Checkpoint) else None
@@ -162,6 +162,7 @@ def _merge(group: list[Booked], at: datetime) -> Target:
         gpus=first.gpus,
         footprint_bytes=first.footprint_bytes,
         replicas=max(one.replicas for one in active),
+        firm_replicas=first.replicas,
         reservations=tuple(sorted(one.reservation.key for one in active)),
         titles=tuple(dict.fromkeys(one.reservation.title for one in active)),
         start=min(one.reservation.start for one in active),
@@ -170,6 +171,11 @@ def _merge(group: list[Booked], at: datetime) -> Target:
         booked_at=first.reservation.booked_at,
         early=not begun,
     )
+
+
+def _branch(revision: str | None) -> str | None:
+    """No revision means ``main``, so that saying it makes no other model."""
+    return None if revision == "main" else revision
 
 
 def _claim(one: Booked) -> tuple[int, datetime, str]:

@@ -34,12 +34,14 @@ def sentence(reason: Reason) -> str:
 
 
 def _too_large(reason: Reason) -> str:
-    if reason.needed_gpus and not reason.free_bytes:
-        return f"it needs {gpus(reason.needed_gpus)} on one node, and no node has that many, even when empty"
-    return (
-        f"it needs {size(reason.needed_bytes)} on one node, and the largest, {reason.node}, "
-        f"has {size(reason.free_bytes)} even when empty"
-    )
+    if not reason.needed_gpus:
+        needs, has = size(reason.needed_bytes), f"{size(reason.free_bytes)} even when empty"
+    elif not reason.free_gpus:
+        return f"it needs {gpus(reason.needed_gpus)}, and no node has any"
+    else:
+        needs = f"{gpus(reason.needed_gpus)} and {size(reason.needed_bytes)}"
+        has = f"{gpus(reason.free_gpus)} and {size(reason.free_bytes)} even when empty"
+    return f"it needs {needs} on one node, and the largest, {reason.node}, has {has}"
 
 
 def _no_room(reason: Reason) -> str:

@@ -25,6 +25,7 @@ STATUS = {
     "DELETING": DeploymentStatus.STOPPING,
 }
 GATEWAY_ROUTE = "/"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ServeState:
@@ -32,6 +33,7 @@ class ServeState:
 
     def __init__(self, details: Mapping[str, Any]) -> None:
         self._applications: Mapping[str, Any] = details.get("applications") or {}
+        self._http_host: str | None = (details.get("http_options") or {}).get("host")
 
     @property
     def ours(self) -> tuple[str, ...]:
@@ -63,7 +65,7 @@ class ServeState:
     def gateway_status(self) -> tuple[str, str]:
         """Serve's word for how the gateway is, and its message; ``("ABSENT", "")`` without one."""
         app = self._applications.get(contract.GATEWAY_APPLICATION)
-        return (app["status"], app["message"]) if app else ("ABSENT", "")
+        return (app["status"], app.get("message", "")) if app else ("ABSENT", "")
 
     @property
     def fingerprint(self) -> str:
@@ -78,18 +80,36 @@ class ServeState:
         """Others' declarative applications, exactly as they were submitted.
 
         A PUT deletes the declarative applications it does not list, so they are listed.
+
+        Raises:
+            OperatorError: Serve does not say how one of them was submitted, so it would be deleted.
         """
-        return [
-            self._applications[name]["deployed_app_config"]
-            for name in self.others
-            if self._applications[name].get("source") == "declarative"
-            and self._applications[name].get("deployed_app_config")
-            and self._applications[name]["status"] != "DELETING"
-        ]
+        found = []
+        for name in self.others:
+            app = self._applications[name]
+            if app.get("source") != "declarative" or app["status"] == "DELETING":
+                continue
+            if not app.get("deployed_app_config"):
+                raise OperatorError(
+                    f"Serve does not tell the configuration of “{name}”, which is not ours.",
+                    "It would be lost, so nothing was done. If this stays, deploy it again.",
+                )
+            found.append(app["deployed_app_config"])
+        return found
 
     def holder_of(self, route: str) -> str | None:
         """The application of others that answers at a route prefix, if any."""
-        return next((name for name in self.others if self._applications[name]["route_prefix"] == route), None)
+        prefixes = ((name, self._applications[name].get("route_prefix")) for name in self.others)
+        return next((name for name, prefix in prefixes if prefix == route), None)
+
+    def listens_on_loopback(self) -> bool:
+        """Whether Serve, if it runs, listens on loopback only; only its first configuration decides that."""
+        return self._http_host is None or self._http_host in LOOPBACK
+
+    def gateway_is_for(self, settings: ServeSettings) -> bool:
+        """Whether the gateway was deployed with the arguments it would be given now."""
+        app = self._applications.get(contract.GATEWAY_APPLICATION)
+        return app is None or _arguments(app) == _gateway_args(settings, self).model_dump(mode="json")
 
 
 def serve_config(plan: Plan, state: ServeState, settings: ServeSettings) -> dict[str, Any]:
@@ -107,15 +127,18 @@ def serve_config(plan: Plan, state: ServeState, settings: ServeSettings) -> dict
         "proxy_location": "HeadOnly",
         "http_options": {"host": settings.host, "port": settings.port},
         "applications": [
-            _gateway(plan.directory, settings),
+            _gateway(plan.directory, _gateway_args(settings, state)),
             *(_model(placement) for placement in plan.placements),
             *state.foreign_configs(),
         ],
     }
 
 
-def _gateway(directory: Directory, settings: ServeSettings) -> dict[str, Any]:
-    args = contract.GatewayArgs(loopback_only=settings.loopback_only)
+def _gateway_args(settings: ServeSettings, state: ServeState) -> contract.GatewayArgs:
+    return contract.GatewayArgs(loopback_only=settings.loopback_only and state.listens_on_loopback())
+
+
+def _gateway(directory: Directory, args: contract.GatewayArgs) -> dict[str, Any]:
     return {
         "name": contract.GATEWAY_APPLICATION,
         "route_prefix": GATEWAY_ROUTE,
@@ -166,7 +189,7 @@ def _model(placement: Placement) -> dict[str, Any]:
         dtype=target.dtype,
         num_gpus=placement.num_gpus,
         memory_bytes=placement.memory_bytes,
-        footprint_bytes=target.footprint_bytes,
+        footprint_bytes=placement.footprint_bytes,
     )
     return {
         "name": application_name(target.model, placement.node),
@@ -237,7 +260,7 @@ def _deployment(name: str, app: Mapping[str, Any]) -> Deployment | None:
         dtype=args.dtype,
         reservations=tuple(reservations),
         contract_current=current,
-        status=STATUS[app["status"]],
-        message=app["message"] or details.get("message") or "",
-        ready_replicas=sum(replica["state"] == "RUNNING" for replica in replicas),
+        status=STATUS.get(app["status"], DeploymentStatus.LOADING),
+        message=app.get("message") or details.get("message") or "",
+        ready_replicas=sum(replica.get("state") == "RUNNING" for replica in replicas),
     )

@@ -118,7 +118,7 @@ def deployed(
         "replicas": placement.replicas,
         "num_gpus": placement.num_gpus,
         "memory_bytes": placement.memory_bytes,
-        "footprint_bytes": target.footprint_bytes,
+        "footprint_bytes": placement.footprint_bytes,
         "dtype": target.dtype,
         "reservations": target.reservations,
         "status": status,

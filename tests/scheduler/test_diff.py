@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.scheduler.builders import (
+    GIB,
     actions,
     booking,
     carried_out,
@@ -29,7 +30,9 @@ FIRST = planned([booking("org/a")], ON, known(a=7))
         ({"dtype": "float32"}, ["rebuild a g (needs changed)"]),
         ({"contract_current": False}, ["rebuild a g (contract changed)"]),
         ({"reservations": ("another",)}, ["update a g (booking changed)"]),
-        ({"footprint_bytes": 5}, []),
+        ({"footprint_bytes": int(6.9 * GIB)}, ["rebuild a g (needs changed)"]),
+        ({"footprint_bytes": int(6.9 * GIB), "num_gpus": 0.0863}, []),
+        ({"footprint_bytes": int(6.5 * GIB), "num_gpus": 0.0813}, ["rebuild a g (needs changed)"]),
         ({"node": "gone"}, ["undeploy a gone (node lost)", "deploy a g (booked)"]),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",

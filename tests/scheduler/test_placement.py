@@ -189,6 +189,44 @@ def test_a_failing_model_keeps_its_place() -> None:
     assert [drift.status for drift in plan.drift] == [DeploymentStatus.FAILED]
 
 
+def test_what_runs_stays_though_it_would_not_fit_if_it_were_laid_out_anew() -> None:
+    """Ray may have shared the devices out in another way than this would: 40 and 60, 50 and 50."""
+    on, sizes = cluster(gpus("x", 2, 100)), known(p=40, q=60, a=50, b=50)
+    order = ["p", "a", "q", "b"]
+    bookings = {name: booking(f"org/{name}", booked=-50 + order.index(name)) for name in order}
+    first = planned([bookings["p"], bookings["q"]], on, sizes)
+    running = carried_out(first)
+    for names in ("pqa", "pqab"):
+        plan = planned([bookings[name] for name in names], on, sizes, running=running)
+        assert not [text for text in actions(plan) if text.startswith("undeploy")]
+        running = carried_out(plan)
+    assert len(running) == 4
+    assert actions(planned(bookings.values(), on, sizes, running=running)) == []
+
+
+def test_more_replicas_for_a_weaker_booking_of_a_model_displace_nobody() -> None:
+    on, sizes = cluster(gpus("x", 4, 80)), known(m=80, o=80)
+    strong = booking("org/m", key="strong", priority=10)
+    other = booking("org/o", replicas=3, booked=-10)
+    first = planned([strong, other], on, sizes)
+    weak = booking("org/m", key="weak", priority=-10, booked=-1, replicas=4)
+    plan = planned([strong, other, weak], on, sizes, running=carried_out(first))
+    assert where(plan) == {"m": {"x": 1}, "o": {"x": 3}}
+    told = {verdict.event: verdict.state.value for verdict in plan.verdicts}
+    assert told == {"strong": "placed", "org/o@-1": "placed", "weak": "refused"}
+
+
+def test_a_weaker_booking_does_not_evict_what_a_stronger_one_has_loaded_ahead() -> None:
+    on, sizes = cluster(gpus("x", 1, 80)), known(vip=80, low=80)
+    vip = booking("org/vip", start=0.02, end=2, priority=10)
+    ahead = planned([vip], on, sizes)
+    assert where(ahead) == {"vip": {"x": 1}}
+    low = booking("org/low", start=0, end=2, priority=-10)
+    plan = planned([vip, low], on, sizes, running=carried_out(ahead))
+    assert where(plan) == {"vip": {"x": 1}}
+    assert verdicts(plan)["low"] == "refused: no room"
+
+
 nodes = st.one_of(
     st.builds(
         lambda count, gib, taken: (count, gib, taken), st.integers(1, 4), st.integers(0, 100), st.floats(0, 4)
