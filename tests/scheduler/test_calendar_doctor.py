@@ -166,6 +166,32 @@ def test_the_doctor_goes_on_where_google_is_away(
     assert found["clock"]["outcome"] == found["API"]["outcome"] == "unknown"
 
 
+def test_the_doctor_does_not_wait_for_ever(
+    run: Run, google: GoogleServer, lab: CalendarHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NDIF_CALENDAR__TIMEOUT_SECONDS", "0.4")
+    hanging = google.faults.add("hang", None)
+    code, found = findings(run)
+    hanging.release()
+    assert code == 1
+    assert found["network"]["outcome"] == found["token"]["outcome"] == "problem"
+    assert "no answer" in found["network"]["found"]
+
+
+def test_application_default_credentials_are_looked_over_as_well(
+    run: Run, lab: CalendarHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", os.environ["SCHEDULING_GOOGLE_CREDS_PATH"])
+    monkeypatch.delenv("SCHEDULING_GOOGLE_CREDS_PATH")
+    code, found = findings(run)
+    assert code == 0
+    assert ROBOT in found["credentials"]["found"]
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
+    code, found = findings(run)
+    assert code == 1
+    assert "SCHEDULING_GOOGLE_CREDS_PATH" in found["credentials"]["remedy"]
+
+
 def test_a_key_that_others_can_read_is_noted(run: Run, lab: CalendarHandle) -> None:
     key = Path(os.environ["SCHEDULING_GOOGLE_CREDS_PATH"])
     key.chmod(0o644)
