@@ -189,9 +189,13 @@ def moment(text: str, now: datetime) -> datetime:
         OperatorError: it is no time.
     """
     if text.strip().startswith("+"):
-        return parse_moment(text, now)
-    # Without a zone: the offset of a day after a change of clocks is another than now's.
-    return parse_moment(text, now.astimezone().replace(tzinfo=None)).astimezone()
+        return parse_moment(text, now).astimezone()
+    local = now.astimezone()
+    parsed = parse_moment(text, local)
+    if parsed.tzinfo is not local.tzinfo:
+        return parsed.astimezone()
+    # It was written without a zone: the offset of a day after a change of clocks is another than now's.
+    return parsed.replace(tzinfo=None).astimezone()
 
 
 def window(start_text: str, end_text: str, now: datetime) -> tuple[datetime, datetime]:

@@ -171,6 +171,8 @@ def test_times_have_the_offset_of_their_day_and_ends_go_by_the_start(home: Path)
     assert (start.astimezone(UTC).hour, end - start) == (12, timedelta(hours=2, minutes=30))
     assert calendar_desk.window("tomorrow 9:00", "+90m", winter)[1].astimezone(UTC).hour == 9
     assert calendar_desk.window("+1h", "tomorrow 9:00", winter)[0] == winter + timedelta(hours=1)
+    given = calendar_desk.window("2026-03-30T14:00+05:00", "2026-03-30T18:00Z", winter)
+    assert [one.astimezone(UTC).hour for one in given] == [9, 18]
     with pytest.raises(OperatorError, match="not after"):
         calendar_desk.window("2026-03-30T14:00", "2026-03-30T14:00", winter)
 
