@@ -79,15 +79,18 @@ def plan(at: str | None, as_json: bool) -> Exit:
 
 @app.command()
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Follow until everything serves.")
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=1800, show_default=True, help="Seconds to follow."
+)
 @as_json_option
-def apply(wait: bool, as_json: bool) -> Exit:
+def apply(wait: bool, timeout: float, as_json: bool) -> Exit:
     """Make what runs equal to what is booked now, once.
 
     Exit code: 0 done, 3 some booking cannot be met, 1 error or a model failed to load.
     """
     with _controller() as controller, StateLock(controller.settings):
         made = _apply(controller, as_json)
-        failed = _follow(controller) if wait else False
+        failed = _follow(controller, timeout) if wait else False
     if failed:
         return Exit.ERROR
     return Exit.CANNOT_BE_PLACED if made.refused else Exit.NOTHING_TO_DO
@@ -184,9 +187,9 @@ def _settings(address: str | None = None) -> Settings:
 def _plan(controller: Controller, at: str | None) -> Plan:
     now = datetime.now(UTC)
     moment = parse_moment(at, now.astimezone()) if at else now
-    controller.bookings.refresh(moment)
+    controller.bookings.refresh(now, moment)
     observed, _ = controller.observe()
-    return controller.plan(moment, observed)
+    return controller.plan(moment, observed, now)
 
 
 def _print(made: Plan, as_json: bool, *, dated: bool = False) -> None:
@@ -212,10 +215,10 @@ def _apply(controller: Controller, as_json: bool) -> Plan:
     )
 
 
-def _follow(controller: Controller) -> bool:
+def _follow(controller: Controller, timeout_seconds: float) -> bool:
     """Tell what becomes of everything on its way; returns whether something failed."""
-    follower, failed = Follower(), False
-    while True:
+    follower, ends_at = Follower(), time.monotonic() + timeout_seconds
+    while time.monotonic() < ends_at:
         observed, state = controller.observe()
         for progress in follower.update(observed.deployments, time.monotonic()):
             if progress.seconds or progress.step is not Step.SERVING:
@@ -224,6 +227,10 @@ def _follow(controller: Controller) -> bool:
         if settled(observed.deployments) and state.gateway_status[0] not in ("DEPLOYING", "NOT_STARTED"):
             return failed or state.gateway_status[0] == "DEPLOY_FAILED"
         time.sleep(FOLLOW_SECONDS)
+    raise OperatorError(
+        f"Not everything serves after {timeout_seconds:.0f} s.",
+        "It may still come: look with ./start.sh status, and into Ray's dashboard for what Serve waits for.",
+    )
 
 
 def main() -> None:

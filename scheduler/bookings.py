@@ -46,11 +46,15 @@ class Bookings:
     be read again; what serves keeps serving.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, keep: bool = False) -> None:
+        """``keep``: good readings are saved for the next start; for the one daemon of a state directory."""
         self._settings = settings
+        self._keeps = keep
         self._snapshots = Snapshots(settings.in_state_dir("snapshots"))
         self._known: dict[str, Known] = {}
         self._saved: dict[str, Known] = {}
+        self._told: dict[str, datetime] = {}
+        """When each calendar that is answered in had last been told everything."""
         self._warned: dict[str, str] = {}
         self.sources = calendar_sources(settings)
         self.failing: dict[str, CalendarUnavailable] = {}
@@ -64,18 +68,26 @@ class Bookings:
         """What is known of a calendar, None if it has never been read."""
         return self._known.get(name)
 
-    def refresh(self, at: datetime) -> None:
-        """Read every calendar, all at the same time: what has just ended, what is on, and the horizon."""
+    def refresh(self, now: datetime, around: datetime | None = None) -> None:
+        """Read every calendar, all at the same time: what has just ended, what is on, and the horizon.
+
+        Args:
+            now: the present.
+            around: the instant to plan for, if that is another one.
+        """
         for source in self.sources:
-            self._recall(source.name)
-        start, end = self._window(at)
+            self._recall(source.name, now)
+        start, end = self._window(around or now)
         with ThreadPoolExecutor(len(self.sources), thread_name_prefix="calendar") as pool:
             found = list(pool.map(lambda source: _read(source, start, end), self.sources))
         for source, outcome in zip(self.sources, found, strict=True):
             if isinstance(outcome, Reading):
-                self._known[source.name] = Known(outcome, at)
+                if isinstance(source, GoogleCalendar):
+                    before = self._known.get(source.name)
+                    self._told.setdefault(source.name, before.read_at if before else now)
+                self._known[source.name] = Known(outcome, now)
                 self.failing.pop(source.name, None)
-                self._keep(source.name, outcome, at)
+                self._keep(source.name, outcome, now)
             else:
                 self.failing[source.name] = outcome
 
@@ -104,6 +116,8 @@ class Bookings:
         for source in self.sources:
             if isinstance(source, GoogleCalendar) and source.name not in self.failing:
                 answer = source.report(reports.get(source.name, ()))
+                if source.name in self._known and not answer.problem and not answer.waiting:
+                    self._told[source.name] = self._known[source.name].read_at
                 notices += answer.notices
                 notices += [answer.problem] if answer.problem else []
         return notices
@@ -115,9 +129,9 @@ class Bookings:
                 source.close()
 
     def _window(self, at: datetime) -> tuple[datetime, datetime]:
-        # What ended while a calendar could not be read, or no daemon ran, is still to be told.
+        # What ended while a calendar could not be read or written to, or no daemon ran, is still to be told.
         longest = timedelta(hours=self._settings.calendar.max_stale_hours)
-        last = min([at, *(known.read_at for known in self._known.values())])
+        last = min([at, *(known.read_at for known in self._known.values()), *self._told.values()])
         start = max(last, at - longest) - ENDED_FOR
         if self._settings.booking.gpu_hours_per_week is not None:
             start = min(start, week_of(at))
@@ -126,18 +140,20 @@ class Bookings:
     def _keep(self, name: str, reading: Reading, at: datetime) -> None:
         """Save a reading that says something new, and now and then one that does not, for its age."""
         saved = self._saved.get(name)
+        if not self._keeps:
+            return
         if saved and saved.reading == reading and at - saved.read_at < SAVE_EVERY:
             return
         self._warn(name, self._snapshots.save(name, reading, at))
         self._saved[name] = Known(reading, at)
 
-    def _recall(self, name: str) -> None:
+    def _recall(self, name: str, now: datetime) -> None:
         if name in self._known:
             return
         found = self._snapshots.load(name)
         if isinstance(found, SnapshotProblem):
             self._warn(name, found)
-        elif found is not None:
+        elif found is not None and found.read_at <= now:
             self._known[name] = Known(found.reading, found.read_at)
 
     def _warn(self, name: str, problem: SnapshotProblem | None) -> None:
@@ -152,6 +168,12 @@ def _read(source: CalendarSource, start: datetime, end: datetime) -> Reading | C
         return source.read(start, end)
     except CalendarUnavailable as problem:
         return problem
+    except Exception as error:  # noqa: BLE001  a fault in one calendar must not hide the others
+        logger.exception("Reading the calendar {} failed.", source.name)
+        return CalendarUnavailable(
+            f"Reading the calendar {source.name} failed ({type(error).__name__}: {error}).",
+            "This is a fault of the service; its log has the whole of it.",
+        )
 
 
 def calendar_sources(settings: Settings) -> tuple[CalendarSource, ...]:

@@ -7,13 +7,13 @@ them, and last the architecture in ``config.json``, built without memory by nnsi
 from __future__ import annotations
 
 import json
+import queue
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, wait
 from pathlib import Path
 
 import httpx2
@@ -41,6 +41,7 @@ STORED: dict[str, Dtype] = {"F32": "float32", "BF16": "bfloat16", "F16": "float1
 RETRY_SECONDS = 60.0
 LOOK_UPS_AT_ONCE = 4
 ARCHITECTURE_SECONDS = 120.0
+LOOKING = UnknownSize(reason="it is still being looked up", remedy="Wait a moment.", pending=True)
 OVERRIDE = "Or state it in the catalog with `parameters:`."
 
 # Builds the architecture from config.json alone; in a process of its own, because torch and
@@ -53,59 +54,74 @@ print(Remotable.from_model_key(sys.argv[1], dispatch=False)._module.num_paramete
 
 
 class Checkpoints:
-    """Looks models up in the background and remembers the answers.
+    """Looks models up and remembers the answers; what is in the cache is read at once.
+
+    The Hub is asked in the background, by daemon threads: one that hangs keeps neither a reading of
+    the loop nor the end of the process. A failure is looked up again after ``RETRY_SECONDS``; until
+    there is another answer, the last one stands.
 
     Args:
         cache: the Hugging Face hub cache folder.
-        deadline_seconds: how long one call of ``look_up`` waits for answers; what is not there by
-            then is of unknown size for the time being, and known at a later call.
+        deadline_seconds: how long the first look-up of a model may hold up the caller.
     """
 
-    def __init__(self, cache: Path, deadline_seconds: float = 10.0) -> None:
+    def __init__(self, cache: Path, deadline_seconds: float = 5.0) -> None:
         self._cache = cache
         self._deadline = deadline_seconds
-        self._at_once = threading.Semaphore(LOOK_UPS_AT_ONCE)
-        self._asked: dict[str, Future[Checkpoint | UnknownSize]] = {}
-        self._failed_at: dict[str, float] = {}
+        self._answers: dict[str, Checkpoint | UnknownSize] = {}
+        self._due: dict[str, float] = {}
+        self._waiting: queue.SimpleQueue[tuple[Model, threading.Event]] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
 
     def look_up(self, models: Iterable[Model]) -> Mapping[str, Checkpoint | UnknownSize]:
-        """What is known of each model, by model key. A failure is tried again after a minute."""
+        """What is known of each model, by model key."""
         wanted = {model.key: model for model in models}
+        first: list[threading.Event] = []
         for key, model in wanted.items():
-            if key not in self._asked or self._may_retry(key):
-                self._asked[key] = self._ask(model)
-        wait([self._asked[key] for key in wanted], timeout=self._deadline)
-        return {key: self._answer(key) for key in wanted}
+            if self._due.get(key, 0.0) > time.monotonic():
+                continue
+            found = self._in_cache(model)
+            if found is not None:
+                self._remember(model, found)
+                continue
+            asked = self._ask(model)
+            if key not in self._answers:
+                first.append(asked)
+        ends_at = time.monotonic() + self._deadline
+        for asked in first:
+            asked.wait(max(0.0, ends_at - time.monotonic()))
+        return {key: self._answers.get(key, LOOKING) for key in wanted}
 
-    def _ask(self, model: Model) -> Future[Checkpoint | UnknownSize]:
-        """Look up in a daemon thread: a Hub that hangs must not keep the process from stopping."""
-        answer: Future[Checkpoint | UnknownSize] = Future()
+    def _in_cache(self, model: Model) -> Checkpoint | UnknownSize | None:
+        try:
+            return _in_cache(model, self._cache)
+        except Exception as error:  # noqa: BLE001  one bad checkpoint must not hide the others
+            return _unreadable(error, self._cache)
 
-        def look() -> None:
+    def _remember(self, model: Model, answer: Checkpoint | UnknownSize) -> None:
+        self._answers[model.key] = answer
+        good = isinstance(answer, Checkpoint)
+        self._due[model.key] = float("inf") if good else time.monotonic() + RETRY_SECONDS
+
+    def _ask(self, model: Model) -> threading.Event:
+        """Have the model looked up by the next thread that is free."""
+        done = threading.Event()
+        self._due[model.key] = float("inf")
+        self._waiting.put((model, done))
+        if len(self._threads) < LOOK_UPS_AT_ONCE:
+            self._threads.append(threading.Thread(target=self._work, name="checkpoints", daemon=True))
+            self._threads[-1].start()
+        return done
+
+    def _work(self) -> None:
+        while True:
+            model, done = self._waiting.get()
             try:
-                with self._at_once:
-                    answer.set_result(read_checkpoint(model, self._cache))
-            except Exception as error:  # noqa: BLE001  one bad checkpoint must not hide the others
+                self._remember(model, read_checkpoint(model, self._cache))
+            except Exception as error:  # noqa: BLE001  as above
                 logger.exception("Looking {} up failed.", model.name)
-                answer.set_result(_unreadable(error, self._cache))
-
-        threading.Thread(target=look, name=f"checkpoint {model.name}", daemon=True).start()
-        return answer
-
-    def _answer(self, key: str) -> Checkpoint | UnknownSize:
-        if not self._asked[key].done():
-            return UnknownSize(reason="it is still being looked up", remedy="Wait a moment.", pending=True)
-        answer = self._asked[key].result()
-        if isinstance(answer, UnknownSize):
-            self._failed_at.setdefault(key, time.monotonic())
-        return answer
-
-    def _may_retry(self, key: str) -> bool:
-        failed = self._failed_at.get(key)
-        if failed is None or time.monotonic() - failed < RETRY_SECONDS:
-            return False
-        del self._failed_at[key]
-        return True
+                self._remember(model, _unreadable(error, self._cache))
+            done.set()
 
 
 def read_checkpoint(model: Model, cache: Path) -> Checkpoint | UnknownSize:

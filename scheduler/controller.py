@@ -26,9 +26,11 @@ class Stale(Exception):
 class Controller:
     """One service: its calendars, its cluster, its Serve."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, keep_readings: bool = False) -> None:
         self.settings = settings
-        self.bookings = Bookings(settings)
+        self.bookings = Bookings(settings, keep=keep_readings)
+        self._others: frozenset[str] = frozenset()
+        self._doubtful = False
         self.dashboard = Dashboard(settings.ray.dashboard, settings.token_file, settings.ray.timeout_seconds)
         self._checkpoints = Checkpoints(settings.hub_cache)
         self._sizing = sizing(settings)
@@ -45,22 +47,27 @@ class Controller:
             ClusterUnavailable: Ray did not answer; nothing is known then.
         """
         state = ServeState(self.dashboard.serve_details())
+        # Serve answers as if it ran nothing while its controller cannot be asked. A configuration made
+        # from that would delete what others declared, so what vanishes is looked for twice.
+        others = frozenset(state.others)
+        self._doubtful, self._others = bool(self._others - others), others
+        current = state.gateway_is_for(self.settings.serve)
         observed = Observed(
             cluster=observe_cluster(self.dashboard, self.settings.planning, state.ours),
             deployments=state.deployments,
             others=state.others,
-            directory_version=state.directory_version,
+            directory_version=state.directory_version if current else "",
             fingerprint=state.fingerprint,
         )
         return observed, state
 
-    def plan(self, at: datetime, observed: Observed) -> Plan:
-        """Plan for an instant from the present readings.
+    def plan(self, at: datetime, observed: Observed, now: datetime | None = None) -> Plan:
+        """Plan for an instant from the present readings; ``now`` is the present, if that is another one.
 
         Raises:
             OperatorError: a calendar has never been read or not for too long, or the catalog cannot be.
         """
-        self.bookings.require(at)
+        self.bookings.require(now or at)
         catalog = load_catalog(self.settings.path(self.settings.models.catalog))
         readings = self.bookings.readings
         known = self._checkpoints.look_up(_models(readings, catalog))
@@ -73,6 +80,8 @@ class Controller:
             Stale: what is deployed changed since the plan was made; nothing was done.
             Rejected: Serve did not take it; nothing was done.
         """
+        if self._doubtful:
+            raise Stale("applications of others have vanished, which is looked at once more")
         state = ServeState(self.dashboard.serve_details())
         if state.fingerprint != plan.fingerprint:
             raise Stale("what is deployed has changed since the plan was made")

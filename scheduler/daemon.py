@@ -23,6 +23,8 @@ from scheduler.settings import Settings
 from scheduler.types import DeploymentStatus, Observed, Plan
 
 WATCH_SECONDS = 1.0
+STOP_SECONDS = 5.0
+"""How long the end waits for a pass that is under way."""
 BOUNDARY_GRACE = timedelta(milliseconds=50)
 """A boundary is looked at this long after its instant, so that it lies in the past for sure."""
 
@@ -45,7 +47,8 @@ class Daemon:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._controller = Controller(settings)
+        self._controller = Controller(settings, keep_readings=True)
+        self._busy = threading.Lock()
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._on_first_serving = on_first_serving
         self._follower = Follower()
@@ -72,10 +75,15 @@ class Daemon:
         finally:
             logger.info("Stopping.")
             self._jobs.shutdown(wait=False)
-            self._controller.close()
+            if self._busy.acquire(timeout=STOP_SECONDS):
+                self._controller.close()
 
     def tick(self) -> None:
         """One pass of the loop. Never raises: a problem is said, and the next pass tries again."""
+        with self._busy:
+            self._pass()
+
+    def _pass(self) -> None:
         at = self._clock()
         try:
             # 1. Read the calendars; one that fails keeps its last good reading.
@@ -87,25 +95,30 @@ class Daemon:
             plan = self._controller.plan(at, observed)
             # 4. Show it, if it is news.
             self._show(plan)
-            # 5. Carry it out.
-            if plan.actions:
-                self._controller.apply(plan)
-            # 6. Tell those who booked.
-            self._write_back(plan, observed)
-            # 7. Follow what is on its way, and come back at the next boundary.
-            self._watch_soon()
             self._return_at(plan.next_boundary)
+            try:
+                # 5. Carry it out, and follow what is on its way.
+                if plan.actions:
+                    self._controller.apply(plan)
+                self._watch_soon()
+            finally:
+                # 6. Tell those who booked, also where it could not be carried out.
+                self._write_back(plan, observed)
             self._said.pop("problem", None)
         except Stale as stale:
             logger.info("Planning again: {}.", stale)
             self._return_at(self._clock())
         except OperatorError as problem:
-            self._say("problem", f"{problem.reason} {problem.remedy} Nothing was changed.")
+            self._say("problem", f"{problem.reason} {problem.remedy}")
         except Exception:  # noqa: BLE001  the loop outlives any single pass; the fault is logged whole
             logger.exception("A pass of the loop failed; nothing more was changed. Trying again.")
 
     def _watch(self) -> None:
         """Tell what becomes of what is loading, until nothing is."""
+        with self._busy:
+            self._look()
+
+    def _look(self) -> None:
         try:
             observed, state = self._controller.observe()
         except OperatorError as problem:

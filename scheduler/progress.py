@@ -57,7 +57,7 @@ class Follower:
             elif changed:
                 step = Step.SERVING if deployment.status is DeploymentStatus.SERVING else Step.FAILED
                 if step is Step.SERVING and name in self._since:
-                    self.took_seconds[name] = now - self._since[name]
+                    self.took_seconds.setdefault(name, now - self._since[name])
                 told.append(Progress(step, deployment, now - self._since.get(name, now)))
         return told
 

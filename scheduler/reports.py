@@ -61,11 +61,11 @@ def _report(
             key=verdict.event, state="scheduled", lines=("It will be loaded shortly before its start.",)
         )
     found = [running.get((verdict.model.key, node)) for node in verdict.nodes]
-    failed = next((one for one in found if one and one.status is DeploymentStatus.FAILED), None)
+    failed = next((one for one in found if one and _has_failed(one)), None)
     if failed is not None:
         problem = f"It could not be loaded: {first_line(failed.message)}"
         return Report(key=verdict.event, state="refused", lines=(problem,))
-    if any(one is None or one.status is not DeploymentStatus.SERVING for one in found):
+    if not all(one and (one.status is DeploymentStatus.SERVING or one.ready_replicas) for one in found):
         where = ", ".join(verdict.nodes)
         return Report(key=verdict.event, state="loading", lines=(f"It is being loaded on {where}.",))
     lines = (f"Ask for {verdict.model.repo_id} at {url}.",)
@@ -73,6 +73,10 @@ def _report(
     # A restart forgets it, and must not write to every event because of that.
     asides = (f"Loading took {max(took):.0f} s.",) if took else ()
     return Report(key=verdict.event, state="serving", lines=lines, asides=asides)
+
+
+def _has_failed(one: Deployment) -> bool:
+    return one.status is DeploymentStatus.FAILED and not one.ready_replicas
 
 
 def _why(verdict: Verdict) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psutil
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -48,6 +49,14 @@ ENVIRONMENT_NAMES: dict[str, tuple[str, ...]] = {
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+        raise ValueError("not a time zone such as Europe/Berlin") from error
+    return name
+
+
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,7 +84,9 @@ class CalendarSettings(_Group):
     max_stale_hours: float = Field(
         72.0, gt=0, le=8760, description="How old a last good reading may be to go by"
     )
-    default_timezone: str = Field("UTC", description="Zone of a calendar that does not name its own")
+    default_timezone: Annotated[str, AfterValidator(_zone)] = Field(
+        "UTC", description="Zone of a calendar that does not name its own"
+    )
 
 
 class RaySettings(_Group):
@@ -231,14 +242,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        state_dir = os.environ.get("NDIF_STATE_DIR", "var")
-        config = os.environ.get("NDIF_CONFIG", "config/ray_config.yml")
+        written = _read_yaml(os.environ.get("NDIF_CONFIG"))
+        state_dir = os.environ.get("NDIF_STATE_DIR") or str(written.get("state_dir") or "var")
         return (
             init_settings,
             env_settings,
             InitSettingsSource(settings_cls, _from_environment_names()),
             InitSettingsSource(settings_cls, _read_json(ROOT / state_dir / "runtime.json")),
-            InitSettingsSource(settings_cls, _read_yaml(ROOT / config)),
+            InitSettingsSource(settings_cls, written),
         )
 
 
@@ -260,8 +271,9 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _describe(problem: Any) -> str:
     path = tuple(str(part) for part in problem["loc"])
-    names = [name for name, target in ENVIRONMENT_NAMES.items() if target == path and name in os.environ]
-    name = names[0] if names else ".".join(path)
+    names = ["NDIF_" + "__".join(path).upper()]
+    names += [name for name, target in ENVIRONMENT_NAMES.items() if target == path]
+    name = next((name for name in names if name in os.environ), ".".join(path))
     return f"{name} is {problem['input']!r}: {problem['msg']}"
 
 
@@ -294,8 +306,12 @@ def _runs(pid: Any, created: Any) -> bool:
         return False
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(named: str | None) -> dict[str, Any]:
+    """The settings file: the shipped one may be missing, one that was named may not."""
+    path = ROOT / (named or "config/ray_config.yml")
     if not path.is_file():
+        if named:
+            raise OperatorError(f"There is no settings file {path}.", "Correct NDIF_CONFIG, or unset it.")
         return {}
     try:
         content = yaml.safe_load(path.read_text())
@@ -303,9 +319,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise OperatorError(f"{path} cannot be read: {error}.", "Correct the file or delete it.") from error
     if content is None:
         return {}
-    if not isinstance(content, dict):
-        raise OperatorError(
-            f"{path} holds {type(content).__name__}, not settings.",
-            "Write it as `group:` with `name: value` lines below, such as `serve:` and `  port: 8267`.",
-        )
-    return content
+    if isinstance(content, dict):
+        # A group of which every line is a comment is nothing, and no mistake.
+        return {name: group for name, group in content.items() if group is not None}
+    raise OperatorError(
+        f"{path} holds {type(content).__name__}, not settings.",
+        "Write it as `group:` with `name: value` lines below, such as `serve:` and `  port: 8267`.",
+    )

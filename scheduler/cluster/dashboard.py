@@ -13,6 +13,10 @@ MAX_ENTRIES = 10_000
 """The most rows Ray's state API hands out; more nodes or actors than that are an error here."""
 
 
+PUT_SECONDS = 60.0
+"""Deadline of a PUT: the first one starts Serve, which takes 6 to 10 s."""
+
+
 class ClusterUnavailable(OperatorError):
     """Ray could not be asked, so nothing is known about the cluster, and nothing is done to it."""
 
@@ -50,8 +54,7 @@ class Dashboard:
 
     def serve_details(self) -> dict[str, Any]:
         """What Serve runs; without ``applications`` where Serve has not been started."""
-        details: dict[str, Any] = self._ask("GET", "/api/serve/applications/").json()
-        return details
+        return self._object(self._ask("GET", "/api/serve/applications/"))
 
     def put_serve_config(self, config: dict[str, Any]) -> None:
         """Hand Serve the complete list of declarative applications.
@@ -59,10 +62,13 @@ class Dashboard:
         Raises:
             Rejected: Serve found the configuration invalid.
         """
-        response = self._ask("PUT", "/api/serve/applications/", json=config, accept=(200, 400))
+        response = self._ask(
+            "PUT", "/api/serve/applications/", json=config, accept=(200, 400), timeout=PUT_SECONDS
+        )
         if response.status_code == 400:
+            lines = response.text.strip().splitlines() or ["it gave no reason"]
             raise Rejected(
-                f"Ray Serve rejected the configuration: {response.text.strip().splitlines()[-1][:500]}.",
+                f"Ray Serve rejected the configuration: {lines[-1][:500]}.",
                 "Nothing was changed. This is a fault of this service or of an application beside it.",
             )
 
@@ -70,14 +76,32 @@ class Dashboard:
         response = self._ask(
             "GET", f"/api/v0/{what}", params={"limit": str(MAX_ENTRIES), "detail": "true", **parameters}
         )
-        result = response.json()["data"]["result"]
-        if result["num_after_truncation"] < result["num_filtered"]:
+        result = self._object(response).get("data", {}).get("result", {})
+        if not isinstance(result.get("result"), list):
+            raise self._strange(response)
+        if result.get("num_after_truncation", 0) < result.get("num_filtered", 0):
             raise ClusterUnavailable(
                 f"Ray lists more than {MAX_ENTRIES} {what}; what is beyond cannot be seen.",
                 "This cluster is larger than the service supports.",
             )
         rows: list[dict[str, Any]] = result["result"]
         return rows
+
+    def _object(self, response: httpx.Response) -> dict[str, Any]:
+        try:
+            content = response.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise self._strange(response)
+        return content
+
+    def _strange(self, response: httpx.Response) -> ClusterUnavailable:
+        return ClusterUnavailable(
+            f"What answers at {self.url} is not Ray's dashboard: {response.request.url.path} gave "
+            f"{response.text[:80]!r}.",
+            "Correct NDIF_RAY__DASHBOARD_URL, or what stands between here and there.",
+        )
 
     def _ask(
         self, method: str, path: str, accept: tuple[int, ...] = (200,), **arguments: Any
@@ -87,7 +111,12 @@ class Dashboard:
             if self._token_path.is_file():
                 headers["Authorization"] = f"Bearer {self._token_path.read_text().strip()}"
             response = self._client.request(method, path, headers=headers, **arguments)
-        except (httpx.HTTPError, OSError) as error:
+        except httpx.ReadTimeout as error:
+            raise ClusterUnavailable(
+                f"Ray's dashboard at {self.url} did not answer {method} {path} in time.",
+                "Whether it did what it was asked is not known; it is looked at again.",
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise ClusterUnavailable(
                 f"Ray's dashboard at {self.url} does not answer ({type(error).__name__}: {error}).",
                 "Start the cluster with ./start.sh, or say where it is with NDIF_RAY__DASHBOARD_URL.",

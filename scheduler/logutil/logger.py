@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from loguru import logger
@@ -13,6 +14,8 @@ FILE = "{time:YYYY-MM-DDTHH:mm:ssZ} {level: <7} {message}"
 def set_up_logging(level: str) -> None:
     """Log to standard error from now on, with colour only on a terminal."""
     logger.remove()
+    # A pass that takes longer than the time between two is nothing to be told of each second.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     on_terminal = sys.stderr.isatty()
     logger.add(
         sys.stderr, level=level, format=TERMINAL if on_terminal else FILE, backtrace=False, diagnose=False

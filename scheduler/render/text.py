@@ -21,6 +21,7 @@ SYMBOLS = {
     ActionKind.ROUTE: ("~", "yellow"),
 }
 UPCOMING_SHOWN = 10
+NODES_SHOWN = 4
 
 
 def summary(plan: Plan) -> str:
@@ -83,7 +84,7 @@ def _action(console: Console, action: Action, plan: Plan, zone: tzinfo | None) -
     )
     others = [one for one in action.considered if one.node != action.node]
     if action.kind is ActionKind.DEPLOY:
-        for one in others[:4]:
+        for one in others[:NODES_SHOWN]:
             console.print(f"    [dim]not on {escape(answer(one))}[/]")
 
 
@@ -99,8 +100,10 @@ def _refused(console: Console, verdict: Verdict, plan: Plan, zone: tzinfo | None
     if verdict.reason.remedy:
         lead = "For example: " if verdict.state is VerdictState.MISUNDERSTOOD else ""
         console.print(f"    {lead}{escape(verdict.reason.remedy)}")
-    for one in verdict.considered:
+    for one in verdict.considered[:NODES_SHOWN]:
         console.print(f"    [dim]{escape(answer(one))}[/]")
+    if len(verdict.considered) > NODES_SHOWN:
+        console.print(f"    [dim]and {len(verdict.considered) - NODES_SHOWN} more nodes; --json has them[/]")
 
 
 def _window(verdict: Verdict, plan: Plan, zone: tzinfo | None) -> str:

@@ -51,7 +51,7 @@ class Service:
     def environment(self) -> dict[str, str]:
         return os.environ | {
             "NDIF_STATE_DIR": str(self.folder),
-            "NDIF_CONFIG": str(self.folder / "none.yml"),
+            "NDIF_CONFIG": str(self.folder / "settings.yml"),
             "NDIF_CALENDAR__ICS": str(self.folder / "calendar.ics"),
             "NDIF_CALENDAR__CHECK_INTERVAL_SECONDS": "1",
             "NDIF_MODELS__CATALOG": str(self.folder / "models.yml"),
@@ -152,6 +152,7 @@ class Service:
 def service(ray_cluster: RayCluster, tmp_path: Path) -> Iterator[Service]:
     write_tiny_model(ray_cluster.hf_home, SECOND)
     made = Service(ray_cluster, tmp_path)
+    (tmp_path / "settings.yml").write_text("")
     made.save()
     yield made
     ray_cluster.put([])

@@ -48,7 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "models.yml").write_text(CATALOG)
     for name, value in {
         "NDIF_STATE_DIR": tmp_path / "var",
-        "NDIF_CONFIG": tmp_path / "none.yml",
+        "NDIF_CONFIG": empty_file(tmp_path / "settings.yml"),
         "NDIF_MODELS__CATALOG": tmp_path / "models.yml",
         "NDIF_RAY__DASHBOARD_PORT": 9,
         "NDIF_CALENDAR__ICS": tmp_path / "calendar.ics",
@@ -108,3 +108,9 @@ def any_calendar(request: pytest.FixtureRequest) -> str:
     if request.param == "google":
         request.getfixturevalue("lab")
     return str(request.param)
+
+
+def empty_file(path: Path) -> Path:
+    """Settings of its own, so that those of the project's folder do not count."""
+    path.write_text("")
+    return path

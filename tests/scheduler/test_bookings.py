@@ -53,12 +53,21 @@ def test_the_last_good_reading_stands_while_the_calendar_cannot_be_read(settings
 
 
 def test_it_stands_over_a_restart(settings: Settings) -> None:
-    Bookings(settings).refresh(NOON)
+    Bookings(settings, keep=True).refresh(NOON)
     break_calendar(settings)
     after = Bookings(settings)
     after.refresh(NOON + timedelta(hours=1))
     assert len(keys(after)) == 1
     after.require(NOON + timedelta(hours=1))
+
+
+def test_a_look_at_another_time_leaves_no_trace_for_the_next_start(settings: Settings) -> None:
+    Bookings(settings, keep=True).refresh(NOON)
+    Bookings(settings).refresh(NOON, NOON + timedelta(days=5))
+    break_calendar(settings)
+    after = Bookings(settings)
+    after.refresh(NOON)
+    assert len(keys(after)) == 1
 
 
 def test_a_reading_that_is_too_old_is_not_acted_on(settings: Settings) -> None:
@@ -91,7 +100,7 @@ def test_it_is_read_again_once_it_can_be(settings: Settings) -> None:
 
 def test_a_folder_that_takes_no_snapshot_costs_only_the_snapshot(settings: Settings) -> None:
     settings.in_state_dir("snapshots").write_text("in the way")
-    bookings = Bookings(settings)
+    bookings = Bookings(settings, keep=True)
     bookings.refresh(NOON)
     assert len(keys(bookings)) == 1
 

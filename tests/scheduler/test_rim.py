@@ -60,8 +60,9 @@ def test_a_running_local_service_says_where_it_is_and_a_dead_one_does_not(
     ("name", "value", "says"),
     [
         ("SCHEDULING_CHECK_INTERVAL_S", "soon", "SCHEDULING_CHECK_INTERVAL_S is 'soon'"),
-        ("NDIF_SERVE__PORT", "70000", "serve.port is '70000'"),
-        ("NDIF_PLANNING__CPU_MEMORY_SHARE", "2", "planning.cpu_memory_share is '2'"),
+        ("NDIF_SERVE__PORT", "70000", "NDIF_SERVE__PORT is '70000'"),
+        ("NDIF_CALENDAR__DEFAULT_TIMEZONE", "Mars/Olympus", "not a time zone"),
+        ("NDIF_PLANNING__CPU_MEMORY_SHARE", "2", "NDIF_PLANNING__CPU_MEMORY_SHARE is '2'"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value(
@@ -71,6 +72,25 @@ def test_a_bad_setting_is_named_with_its_value(
     monkeypatch.setenv(name, value)
     with pytest.raises(OperatorError, match=says):
         load_settings()
+
+
+def test_a_settings_file_that_was_named_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NDIF_CONFIG", str(tmp_path / "none.yml"))
+    with pytest.raises(OperatorError, match=r"none\.yml"):
+        load_settings()
+
+
+def test_a_group_of_comments_is_no_mistake_and_a_state_dir_is_where_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = psutil.Process()
+    runtime = {"settings": {"serve": {"port": 4711}}, "pid": alive.pid, "created": alive.create_time()}
+    (tmp_path / "runtime.json").write_text(json.dumps(runtime))
+    (tmp_path / "c.yml").write_text(f"serve:\n  # port: 1\nstate_dir: {tmp_path}\n")
+    monkeypatch.setenv("NDIF_CONFIG", str(tmp_path / "c.yml"))
+    assert load_settings().serve.port == 4711
 
 
 @pytest.mark.parametrize("content", ["serve: {prot: 1}", "- a", "serve: [", "\x00"])
@@ -195,7 +215,10 @@ def test_times_as_people_write_them(written: str, hours: float) -> None:
     assert parse_moment(written, NOON) == NOON + timedelta(hours=hours)
 
 
-@pytest.mark.parametrize("written", ["", "soon", "25:00", "+5 days", "2026-13-01", "tomorrow", "+9999999d"])
+@pytest.mark.parametrize(
+    "written",
+    ["", "soon", "25:00", "+5 days", "2026-13-01", "tomorrow", "+9999999d", "9999-12-31", "0001-01-01"],
+)
 def test_what_is_no_time_is_an_error_with_examples(written: str) -> None:
     with pytest.raises(OperatorError, match="is not a time"):
         parse_moment(written, NOON)

@@ -197,9 +197,10 @@ def world(
     """A cluster of ``gpus`` (node name to number, 80 GiB each), a calendar shared as ``role``, a daemon."""
     clock = FakeClock(datetime.fromisoformat(start).replace(tzinfo=ZoneInfo(zone)))
     write_models(folder)
+    (folder / "settings.yml").write_text("")
     with ExitStack() as stack:
         stack.enter_context(
-            environment({"HF_HOME": str(folder / "huggingface"), "NDIF_CONFIG": str(folder / "none.yml")})
+            environment({"HF_HOME": str(folder / "huggingface"), "NDIF_CONFIG": str(folder / "settings.yml")})
         )
         stack.enter_context(patch.object(scheduler.bookings, "GoogleCalendar", HurriedCalendar))
         google = stack.enter_context(google_server(clock=clock))
