@@ -57,6 +57,15 @@ def test_over_a_restart_without_google_the_snapshot_has_its_ends_and_starts(lab:
     assert lab.writes("running") == ["scheduled", "loading", "serving", "ended"]
 
 
+def test_what_ended_long_before_it_could_be_written_is_told_all_the_same(lab: World) -> None:
+    lab.google.faults.add("error:backendError", times=None, method="PATCH")
+    lab.run_until("2026-03-25T13:30")
+    assert lab.state("running") == "serving"
+    lab.google.faults.clear()
+    lab.poll()
+    assert lab.state("running") == "ended"
+
+
 def test_what_ended_while_no_daemon_ran_is_told_at_the_next_start(lab: World) -> None:
     lab.stop()
     lab.run_until("2026-03-25T15:00")
