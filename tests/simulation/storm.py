@@ -87,7 +87,7 @@ class Pace:
 
 
 WHOLE_DAY = Pace(storms=14, polls=(100, 220), calm_poll_seconds=30)
-QUICK = Pace(storms=3, polls=(24, 48), calm_poll_seconds=900)
+QUICK = Pace(storms=3, polls=(16, 32), calm_poll_seconds=900)
 
 
 @dataclass

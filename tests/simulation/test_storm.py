@@ -21,7 +21,7 @@ BACKGROUND = {"poll_seconds": 600.0, "load_seconds": 5.0}
 @pytest.mark.parametrize("seed", [1, 3])
 def test_a_stormy_day(seed: int, tmp_path: Path) -> None:
     figures = stormy_day(tmp_path, seed, QUICK)
-    assert figures.failed > 100
+    assert figures.failed > 40
     assert len(figures.kinds & set(STORM)) > len(STORM) / 2
 
 
