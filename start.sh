@@ -131,8 +131,13 @@ run_tests() {
   check mypy
   printf '\n== package arrows\n' >&2
   "$python" -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
-  printf '\n== pytest %s\n' "$*" >&2
-  exec "$python" -m pytest "$@"
+  if [[ $# -gt 0 ]]; then
+    printf '\n== pytest %s\n' "$*" >&2
+    exec "$python" -m pytest "$@"
+  fi
+  # what needs no Ray side by side, then what does, one after the other: it takes the whole machine
+  check pytest -m "not ray" -n auto
+  check pytest -m ray
 }
 
 # Another environment that is active in the caller's shell must not leak into ours.

@@ -45,20 +45,13 @@ def opened(settings: Settings) -> Iterator[tuple[CalendarSource, ...]]:
     Raises:
         OperatorError: one of them cannot be, by the settings.
     """
-    try:
-        sources = calendar_sources(settings)
-    except ValueError as error:
-        raise _bad_zone(error) from error
+    sources = calendar_sources(settings)
     try:
         yield sources
     finally:
         for source in sources:
             if isinstance(source, GoogleCalendar):
                 source.close()
-
-
-def _bad_zone(error: ValueError) -> OperatorError:
-    return OperatorError(f"calendar.default_timezone: {error}.", "Correct NDIF_CALENDAR__DEFAULT_TIMEZONE.")
 
 
 def read_agenda(sources: Sequence[CalendarSource], start: datetime, end: datetime) -> Agenda:
@@ -90,10 +83,7 @@ def judge(settings: Settings, now: datetime) -> Judged:
     A calendar that cannot be read stands as it was last read, and is among those failing.
     """
     horizon = now + timedelta(days=settings.calendar.horizon_days)
-    try:
-        controller = Controller(settings)
-    except ValueError as error:
-        raise _bad_zone(error) from error
+    controller = Controller(settings)
     try:
         controller.bookings.refresh(now)
         readings = tuple(_still_to_come(one, now) for one in controller.bookings.readings)
@@ -168,14 +158,11 @@ def look_over(settings: Settings) -> Iterator[Checked]:
         yield Checked(f"Google calendar {calendar_id}", tuple(checkup.calendar(now, until)))
         checkup.close()
     if (location := settings.ics_location) is not None:
-        try:
-            source = IcsCalendar(
-                location,
-                timeout_seconds=calendar.timeout_seconds,
-                default_timezone=calendar.default_timezone,
-            )
-        except ValueError as error:
-            raise _bad_zone(error) from error
+        source = IcsCalendar(
+            location,
+            timeout_seconds=calendar.timeout_seconds,
+            default_timezone=calendar.default_timezone,
+        )
         yield Checked(f"Calendar {source.name}", tuple(check_ics(source, now, until)))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -91,6 +90,7 @@ class Daemon:
             self._say_calendars()
             # 2. Observe what runs, and on what.
             observed, _ = self._controller.observe()
+            self._tell(observed)
             # 3. Plan.
             plan = self._controller.plan(at, observed)
             # 4. Show it, if it is news.
@@ -124,11 +124,7 @@ class Daemon:
         except OperatorError as problem:
             self._say("problem", f"{problem.reason} {problem.remedy}")
             return
-        told = self._follower.update(observed.deployments, time.monotonic())
-        for progress in told:
-            level, line = progress_line(progress)
-            logger.log(level, "{}", line)
-        if any(progress.step is not Step.LOADING for progress in told):
+        if self._tell(observed):
             self._return_at(self._clock())  # those who booked want to know, too
         status, message = state.gateway_status
         serving = [one for one in observed.deployments if one.status is DeploymentStatus.SERVING]
@@ -139,6 +135,14 @@ class Daemon:
             self._on_first_serving = None
         if settled(observed.deployments) and status not in ("DEPLOYING", "NOT_STARTED"):
             self._jobs.remove_job("watch")
+
+    def _tell(self, observed: Observed) -> bool:
+        """Log what has become of the applications; returns whether one began or ceased to serve."""
+        told = self._follower.update(observed.deployments, self._clock().timestamp())
+        for progress in told:
+            level, line = progress_line(progress)
+            logger.log(level, "{}", line)
+        return any(progress.step is not Step.LOADING for progress in told)
 
     def _watch_soon(self) -> None:
         if self._jobs.get_job("watch") is None:
