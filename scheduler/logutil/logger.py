@@ -18,5 +18,10 @@ def set_up_logging(level: str) -> None:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     on_terminal = sys.stderr.isatty()
     logger.add(
-        sys.stderr, level=level, format=TERMINAL if on_terminal else FILE, backtrace=False, diagnose=False
+        lambda message: print(message, end="", file=sys.stderr),  # noqa: T201  whatever it is by then
+        level=level,
+        format=TERMINAL if on_terminal else FILE,
+        colorize=on_terminal,
+        backtrace=False,
+        diagnose=False,
     )

@@ -169,26 +169,54 @@ def _keep(
 ) -> dict[str, Counter[str]]:
     """Hold the room of what runs and is still wanted as it is; returns replicas by model and node.
 
-    Larger ones are laid out first, so that they find room wherever there is a way.
+    It is laid out in the order of the claims, as it was placed; where that does not come out even, the
+    larger first; and where that does not either, it is there all the same.
     """
-    staying: dict[str, Counter[str]] = {}
+    rank = {target.model.key: number for number, target in enumerate(ordered)}
+    kept = [one for one in deployments if one.model.key in rank]
+    by_claim = sorted(kept, key=lambda one: (rank[one.model.key], one.identity))
+    by_size = sorted(kept, key=lambda one: (-one.footprint_bytes, one.identity))
+    layout = _lay_out(by_claim, ordered, rooms)
+    if layout.squeezed:
+        larger_first = _lay_out(by_size, ordered, rooms)
+        layout = layout if larger_first.squeezed else larger_first
+    for name, room in rooms.items():
+        room.held = layout.held.get(name, [])
+    return layout.staying
+
+
+@dataclass
+class _Layout:
+    """What runs, on the devices it is taken to be on; ``squeezed`` if some of it does not fit there."""
+
+    held: dict[str, list[_Held]] = field(default_factory=dict)
+    staying: dict[str, Counter[str]] = field(default_factory=dict)
+    squeezed: bool = False
+
+
+def _lay_out(
+    deployments: Iterable[Deployment], ordered: Iterable[Target], rooms: Mapping[str, _Room]
+) -> _Layout:
     targets = {target.model.key: target for target in ordered}
-    for deployment in sorted(deployments, key=lambda one: (-one.footprint_bytes, one.identity)):
+    result = _Layout()
+    for deployment in deployments:
         key, name = deployment.identity
-        target, room = targets.get(key), rooms.get(name)
-        if target is None or room is None or not room.node.devices:
-            continue
-        if not _same_need(target, deployment, room.node.devices[0]):
+        target, node = targets[key], rooms[name].node if name in rooms else None
+        if node is None or not node.devices or not _same_need(target, deployment, node.devices[0]):
             continue
         target = target.model_copy(update={"footprint_bytes": deployment.footprint_bytes})
-        left = target.replicas - sum(staying.get(key, Counter()).values())
-        for _ in range(min(deployment.replicas, left)):
-            held = room.fit(target) or room.squeeze(target)
+        staying = result.staying.setdefault(key, Counter())
+        room = _Room(node, result.held.setdefault(name, []))
+        for _ in range(min(deployment.replicas, target.replicas - staying.total())):
+            held = room.fit(target)
+            if held is None:
+                result.squeezed = True
+                held = room.squeeze(target)
             if held is None:
                 break
             room.held.append(held)
-            staying.setdefault(key, Counter())[name] += 1
-    return staying
+            staying[name] += 1
+    return result
 
 
 def _same_need(target: Target, deployment: Deployment, device: Device) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from calendars.reservation import Misunderstood, Reading, Reservation
+from scheduler.planning.admission import foresee
 from scheduler.planning.diff import diff
 from scheduler.planning.footprint import Sizing
-from scheduler.planning.placement import Placed, Unplaced, place, place_alone
+from scheduler.planning.placement import Placed, Unplaced, place
 from scheduler.planning.rules import keep_to
 from scheduler.planning.targets import Booked, Refused, resolve, targets_at
 from scheduler.types import (
@@ -65,8 +66,9 @@ def make_plan(
     booked = [one for one in resolved if isinstance(one, Booked)]
     targets = targets_at(booked, at)
     placed = place(targets, observed.cluster, observed.deployments)
+    short = foresee(booked, observed.cluster, at)
     verdicts = (
-        *(_verdict(one, placed, observed, at) for one in resolved),
+        *(_verdict(one, placed, short, at) for one in resolved),
         *(
             _misunderstood(one)
             for reading in readings
@@ -93,7 +95,9 @@ def _when(reservation: Reservation) -> tuple[datetime, str]:
     return (reservation.start, reservation.key)
 
 
-def _verdict(one: Booked | Refused, placed: Placed, observed: Observed, at: datetime) -> Verdict:
+def _verdict(
+    one: Booked | Refused, placed: Placed, foreseen: Mapping[str, Unplaced], at: datetime
+) -> Verdict:
     if isinstance(one, Refused):
         pending = one.reason.code is ReasonCode.LOOKING_UP
         return _say(one.reservation, VerdictState.COMING if pending else VerdictState.REFUSED, one.reason)
@@ -105,17 +109,17 @@ def _verdict(one: Booked | Refused, placed: Placed, observed: Observed, at: date
     if short is not None and not short.target.early and got < one.replicas:
         return _say(one.reservation, VerdictState.REFUSED, short.reason, one, nodes, short)
     if one.reservation.start > at:
-        return _coming(one, placements, short, observed)
+        return _coming(one, placements, short, foreseen.get(key))
     reason = placements[0].reason if placements else Reason(code=ReasonCode.BOOKED)
     return _say(one.reservation, VerdictState.PLACED, reason, one, nodes)
 
 
-def _coming(one: Booked, placements: list[Placement], short: Unplaced | None, observed: Observed) -> Verdict:
-    """A booking that has not begun: refused now only if no node could ever take it."""
-    alone = targets_at([one], one.reservation.start)
-    if not place_alone(alone[0], observed.cluster):
-        judged = place(alone, observed.cluster).unplaced[0]
-        return _say(one.reservation, VerdictState.REFUSED, judged.reason, one, (), judged)
+def _coming(
+    one: Booked, placements: list[Placement], short: Unplaced | None, foreseen: Unplaced | None
+) -> Verdict:
+    """A booking that has not begun: refused now if there will be no room for it."""
+    if foreseen is not None and not placements:
+        return _say(one.reservation, VerdictState.REFUSED, foreseen.reason, one, (), foreseen)
     if placements:
         nodes = tuple(p.node for p in placements)
         return _say(one.reservation, VerdictState.COMING, placements[0].reason, one, nodes)

@@ -172,6 +172,20 @@ def test_a_booking_that_no_node_can_ever_take_is_refused_when_it_is_booked() -> 
     assert verdicts(plan) == {"a": "refused: too large"}
 
 
+def test_a_booking_that_will_find_no_room_is_told_so_when_it_is_booked() -> None:
+    on, sizes = cluster(gpus("g", 1, 80)), known(a=80, b=80, c=80)
+    first = booking("org/a", start=24, end=30, booked=-9)
+    second = booking("org/b", start=28, end=34, booked=-5)
+    third = booking("org/c", start=31, end=33, booked=-1)
+    assert verdicts(planned([first, second, third], on, sizes)) == {
+        "a": "coming: starts later",
+        "b": "refused: no room",
+        "c": "refused: no room",
+    }
+    apart = booking("org/b", start=30, end=34, booked=-5)
+    assert verdicts(planned([first, apart], on, sizes))["b"] == "coming: starts later"
+
+
 def test_a_booking_that_starts_later_is_announced_and_its_lead_is_the_next_boundary() -> None:
     plan = planned([booking("org/a", start=48, end=50)], ON, known(a=1))
     assert verdicts(plan) == {"a": "coming: starts later"}

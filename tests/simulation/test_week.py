@@ -156,7 +156,7 @@ def thursday(people: People) -> None:
     people.book("qwen", "2026-03-26T11:00", "2026-03-26T12:00", "replicas: 3")
     lab.clock.advance(seconds=60)
     waits = people.book(
-        *("llama", "2026-03-26T11:00", "2026-03-26T13:00", "", "scheduled", "refused"),
+        *("llama", "2026-03-26T11:00", "2026-03-26T13:00", "", "refused"),
         *("loading", "serving", "ended"),
     )
     people.runs("2026-03-26T09:00", "mistral")
