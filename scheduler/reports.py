@@ -55,6 +55,8 @@ def _report(
     if verdict.state in (VerdictState.REFUSED, VerdictState.MISUNDERSTOOD):
         # What is free on each node changes whenever anything starts or ends there.
         asides = tuple(answer(node) for node in verdict.considered[:NODES_SHOWN])
+        if verdict.earliest:
+            asides = (f"It would fit from {verdict.earliest:%Y-%m-%d %H:%M} UTC on.", *asides)
         return Report(key=verdict.event, state="refused", lines=_why(verdict), asides=asides)
     if verdict.model is None or not verdict.nodes:
         return Report(

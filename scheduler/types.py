@@ -391,7 +391,10 @@ class VerdictState(StrEnum):
 
 
 class Verdict(Frozen):
-    """What planning says to one event, and why; the calendar shows it to who booked."""
+    """What planning says to one event, and why; the calendar shows it to who booked.
+
+    ``earliest`` is when a refused booking would fit for as long as it lasts, where that was found.
+    """
 
     event: str
     calendar: str
@@ -404,6 +407,7 @@ class Verdict(Frozen):
     nodes: tuple[str, ...] = ()
     reason: Reason
     considered: tuple[NodeAnswer, ...] = ()
+    earliest: UtcDatetime | None = None
 
 
 class Drift(Frozen):

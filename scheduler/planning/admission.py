@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from scheduler.cluster.node import Cluster
@@ -11,6 +12,9 @@ from scheduler.planning.targets import Booked, targets_at
 
 MAX_INSTANTS = 60
 """So many starts are looked at, the nearest first: bounds the work, whatever is booked."""
+
+MAX_TRIALS = 60
+"""So many instants are laid out in the search for later slots, for all bookings together."""
 
 
 def foresee(booked: Iterable[Booked], cluster: Cluster, at: datetime) -> dict[str, Unplaced]:
@@ -34,3 +38,39 @@ def foresee(booked: Iterable[Booked], cluster: Cluster, at: datetime) -> dict[st
             if one.replicas > unplaced.target.replicas - unplaced.replicas:
                 short.setdefault(one.reservation.key, unplaced)
     return short
+
+
+def earliest_slots(
+    refused: Iterable[Booked], booked: Sequence[Booked], cluster: Cluster, at: datetime
+) -> dict[str, datetime]:
+    """When each refused booking would fit for as long as it lasts, by the key of its reservation.
+
+    Room is gained when something ends, so the ends of the other bookings are tried in turn. A booking
+    is missing here if none of them helps, or if ``MAX_TRIALS`` was used up before one was found.
+    """
+    found: dict[str, datetime] = {}
+    trials = 0
+    for one in refused:
+        reservation = one.reservation
+        others = [other for other in booked if other.reservation.key != reservation.key]
+        after = max(at, reservation.start)
+        for start in sorted({other.reservation.end for other in others if other.reservation.end > after}):
+            window = {"start": start, "end": start + (reservation.end - reservation.start)}
+            moved = replace(one, reservation=reservation.model_copy(update=window))
+            instants = [start, *_starts_within(others, start, moved.reservation.end)]
+            trials += len(instants)
+            if trials > MAX_TRIALS:
+                return found
+            if all(_fits(moved, others, cluster, instant) for instant in instants):
+                found[reservation.key] = start
+                break
+    return found
+
+
+def _starts_within(booked: Iterable[Booked], start: datetime, end: datetime) -> list[datetime]:
+    return sorted({one.reservation.start for one in booked if start < one.reservation.start < end})
+
+
+def _fits(one: Booked, others: Sequence[Booked], cluster: Cluster, instant: datetime) -> bool:
+    targets = [target for target in targets_at((*others, one), instant) if not target.early]
+    return all(unplaced.target.model.key != one.model.key for unplaced in place(targets, cluster).unplaced)

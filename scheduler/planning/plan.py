@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from calendars.reservation import Misunderstood, Reading, Reservation
-from scheduler.planning.admission import foresee
+from scheduler.cluster.node import Cluster
+from scheduler.planning.admission import earliest_slots, foresee
 from scheduler.planning.diff import diff
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.placement import Placed, Unplaced, place
@@ -67,8 +68,9 @@ def make_plan(
     targets = targets_at(booked, at)
     placed = place(targets, observed.cluster, observed.deployments)
     short = foresee(booked, observed.cluster, at)
+    judged = [_verdict(one, placed, short, at) for one in resolved]
     verdicts = (
-        *(_verdict(one, placed, short, at) for one in resolved),
+        *_with_earliest(judged, booked, observed.cluster, at),
         *(
             _misunderstood(one)
             for reading in readings
@@ -112,6 +114,21 @@ def _verdict(
         return _coming(one, placements, short, foreseen.get(key))
     reason = placements[0].reason if placements else Reason(code=ReasonCode.BOOKED)
     return _say(one.reservation, VerdictState.PLACED, reason, one, nodes)
+
+
+def _with_earliest(
+    verdicts: Iterable[Verdict], booked: Sequence[Booked], cluster: Cluster, at: datetime
+) -> list[Verdict]:
+    """The same verdicts; those that wait for room are told when there would be some."""
+    verdicts = list(verdicts)
+    full = {
+        verdict.event
+        for verdict in verdicts
+        if verdict.state is VerdictState.REFUSED and verdict.reason.code is ReasonCode.NO_ROOM
+    }
+    refused = [one for one in booked if one.reservation.key in full]
+    slots = earliest_slots(refused, booked, cluster, at)
+    return [verdict.model_copy(update={"earliest": slots.get(verdict.event)}) for verdict in verdicts]
 
 
 def _coming(

@@ -100,6 +100,8 @@ def _refused(console: Console, verdict: Verdict, plan: Plan, zone: tzinfo | None
     if verdict.reason.remedy:
         lead = "For example: " if verdict.state is VerdictState.MISUNDERSTOOD else ""
         console.print(f"    {lead}{escape(verdict.reason.remedy)}")
+    if verdict.earliest:
+        console.print(f"    It would fit from {moment(verdict.earliest, plan.at, zone)} on.")
     for one in verdict.considered[:NODES_SHOWN]:
         console.print(f"    [dim]{escape(answer(one))}[/]")
     if len(verdict.considered) > NODES_SHOWN:

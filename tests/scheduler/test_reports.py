@@ -41,7 +41,8 @@ def test_a_refused_booking_is_told_what_is_short_and_what_holds_it() -> None:
     refused = next(one for one in told(plan, carried_out(plan)) if one.state == "refused")
     assert "5.0 GiB" in refused.lines[0]
     assert "org/a" in refused.lines[0]
-    assert refused.asides[0].startswith("c: 3.0 GiB of CPU memory free")
+    assert refused.asides[0] == "It would fit from 2026-03-02 13:00 UTC on."
+    assert refused.asides[1].startswith("c: 3.0 GiB of CPU memory free")
 
 
 def test_a_misunderstood_event_is_given_an_example() -> None:

@@ -182,6 +182,12 @@ def test_a_booking_that_will_find_no_room_is_told_so_when_it_is_booked() -> None
         "b": "refused: no room",
         "c": "refused: no room",
     }
+    slots = {v.title: v.earliest for v in planned([first, second, third], on, sizes).verdicts}
+    assert slots == {
+        "org/a": None,
+        "org/b": NOON + timedelta(hours=30),
+        "org/c": NOON + timedelta(hours=34),
+    }
     apart = booking("org/b", start=30, end=34, booked=-5)
     assert verdicts(planned([first, apart], on, sizes))["b"] == "coming: starts later"
 
