@@ -1,6 +1,6 @@
 """How long it takes to read, parse and judge a calendar with 2,500 events in its window.
 
-    python -m benchmarks.calendar
+    python -m benchmarks.google_calendar
 
 The events are listed from the stand-in for Google in a process of its own, by the product's own client with a
 key file, and judged by the function that the daemon calls. Every row is taken once in each round, one after
