@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -77,10 +77,7 @@ class Bookings:
         """
         for source in self.sources:
             self._recall(source.name, now)
-        start, end = self._window(around or now)
-        with ThreadPoolExecutor(len(self.sources), thread_name_prefix="calendar") as pool:
-            found = list(pool.map(lambda source: _read(source, start, end), self.sources))
-        for source, outcome in zip(self.sources, found, strict=True):
+        for source, outcome in read_all(self.sources, *self._window(around or now)):
             if isinstance(outcome, Reading):
                 if isinstance(source, GoogleCalendar):
                     before = self._known.get(source.name)
@@ -161,6 +158,14 @@ class Bookings:
         if problem is not None and self._warned.get(name) != problem.reason:
             logger.warning("{} {}", problem.reason, problem.remedy)
         self._warned[name] = problem.reason if problem else ""
+
+
+def read_all(
+    sources: Sequence[CalendarSource], start: datetime, end: datetime
+) -> list[tuple[CalendarSource, Reading | CalendarUnavailable]]:
+    """Read calendars at the same time; one that cannot be read is told in its place and hides no other."""
+    with ThreadPoolExecutor(len(sources), thread_name_prefix="calendar") as pool:
+        return list(zip(sources, pool.map(lambda one: _read(one, start, end), sources), strict=True))
 
 
 def _read(source: CalendarSource, start: datetime, end: datetime) -> Reading | CalendarUnavailable:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,9 +17,9 @@ from calendars.ics_checkup import check_ics
 from calendars.ics_events import MAX_EVENT_DAYS
 from calendars.ics_times import LATEST_YEAR
 from calendars.reservation import ModelRequest, Reading, Reservation
-from calendars.source import CalendarSource, CalendarUnavailable, Scope
+from calendars.source import CalendarSource, Scope
 from scheduler.agenda import Agenda, Checked, Event, Judged
-from scheduler.bookings import calendar_sources
+from scheduler.bookings import calendar_sources, read_all
 from scheduler.catalog import load_catalog
 from scheduler.controller import Controller
 from scheduler.errors import OperatorError
@@ -56,22 +55,10 @@ def opened(settings: Settings) -> Iterator[tuple[CalendarSource, ...]]:
 
 def read_agenda(sources: Sequence[CalendarSource], start: datetime, end: datetime) -> Agenda:
     """Read all calendars at the same time; one that cannot be read hides no other."""
-    readings: list[Reading] = []
-    failing: dict[str, CalendarUnavailable] = {}
-
-    def read(source: CalendarSource) -> Reading | CalendarUnavailable:
-        try:
-            return source.read(start, end)
-        except CalendarUnavailable as problem:
-            return problem
-
-    with ThreadPoolExecutor(len(sources), thread_name_prefix="calendar") as pool:
-        for source, found in zip(sources, pool.map(read, sources), strict=True):
-            if isinstance(found, Reading):
-                readings.append(found)
-            else:
-                failing[source.name] = found
-    return Agenda(start, end, tuple(readings), failing)
+    found = read_all(sources, start, end)
+    readings = tuple(outcome for _, outcome in found if isinstance(outcome, Reading))
+    failing = {source.name: outcome for source, outcome in found if not isinstance(outcome, Reading)}
+    return Agenda(start, end, readings, failing)
 
 
 # --- judging -------------------------------------------------------------------------------------------

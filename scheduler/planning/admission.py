@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from scheduler.cluster.node import Cluster
-from scheduler.planning.placement import Unplaced, place
+from scheduler.planning.placement import Unplaced, place, place_alone
 from scheduler.planning.targets import Booked, targets_at
 
 MAX_INSTANTS = 60
@@ -23,7 +23,7 @@ def foresee(booked: Iterable[Booked], cluster: Cluster, at: datetime) -> dict[st
     Room can only become short when something starts, so each start after ``at`` is looked at by
     itself: everything booked for that instant is laid out on the empty cluster in the order of the
     claims. Packing in another order might still find a way; a booking that is refused here is judged
-    anew with every plan.
+    anew with every plan. What is too large for any node is found however far ahead it is.
     """
     booked = tuple(booked)
     starts = sorted({one.reservation.start for one in booked if one.reservation.start > at})
@@ -37,7 +37,23 @@ def foresee(booked: Iterable[Booked], cluster: Cluster, at: datetime) -> dict[st
                 continue
             if one.replicas > unplaced.target.replicas - unplaced.replicas:
                 short.setdefault(one.reservation.key, unplaced)
-    return short
+    return _never(booked, cluster, at) | short
+
+
+def _never(booked: Iterable[Booked], cluster: Cluster, at: datetime) -> dict[str, Unplaced]:
+    """The bookings to come, however far ahead, that no node could take even if nothing else ran."""
+    large: dict[tuple[int, int | None], bool] = {}
+    found: dict[str, Unplaced] = {}
+    for one in booked:
+        if one.reservation.start <= at:
+            continue
+        need = (one.footprint_bytes, one.gpus)
+        (target,) = targets_at((one,), one.reservation.start)
+        if need not in large:
+            large[need] = not place_alone(target, cluster)
+        if large[need]:
+            found[one.reservation.key] = place((target,), cluster).unplaced[0]
+    return found
 
 
 def earliest_slots(

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from calendars.reservation import Misunderstood
+from scheduler.planning.admission import MAX_INSTANTS
 from scheduler.planning.footprint import MIB, Sizing
 from scheduler.planning.targets import Booked, Refused, resolve, targets_at
 from scheduler.types import Catalog, CatalogEntry, Checkpoint, Plan, ReasonCode, Target, UnknownSize
@@ -190,6 +191,12 @@ def test_a_booking_that_will_find_no_room_is_told_so_when_it_is_booked() -> None
     }
     apart = booking("org/b", start=30, end=34, booked=-5)
     assert verdicts(planned([first, apart], on, sizes))["b"] == "coming: starts later"
+
+
+def test_a_booking_that_is_too_large_is_told_so_however_many_come_before_it() -> None:
+    many = [booking("org/a", start=n, end=n + 1, key=f"k{n}") for n in range(1, MAX_INSTANTS + 10)]
+    plan = planned([*many, booking("org/huge", start=300, end=301)], ON, known(a=1, huge=10_000))
+    assert verdicts(plan)["huge"] == "refused: too large"
 
 
 def test_a_booking_that_starts_later_is_announced_and_its_lead_is_the_next_boundary() -> None:
