@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import json
-import time
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serve_apps.contract import GatewayArgs, GatewayConfig
 from serve_apps.gateway.backend import Backend, BackendError, GoneError
+from serve_apps.gateway.generation import error_response, generation_routes
 from serve_apps.gateway.limits import BodyLimit
 from serve_apps.gateway.nnsight import nnsight_routes
-from serve_apps.gateway.openai import ChatBody, CompletionBody, Shape, error_body, model_body
+from serve_apps.gateway.openai import model_body
 from serve_apps.gateway.routing import RoutingTable, Serving, Unavailable
-from serve_apps.messages import Chunk, Refusal
 
 MAX_JSON_BYTES = 1024 * 1024
 
@@ -78,7 +74,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     )
     _error_handlers(app)
     _listing_routes(app, gateway)
-    _generation_routes(app, gateway)
+    app.include_router(generation_routes(gateway))
     app.include_router(nnsight_routes(gateway))
     return app
 
@@ -86,7 +82,7 @@ def make_app(gateway: Gateway) -> FastAPI:
 def _error_handlers(app: FastAPI) -> None:
     @app.exception_handler(BackendError)
     async def backend_error(request: Request, error: BackendError) -> JSONResponse:
-        return _error(error.status, error.message, error.code, retry_after=error.retry_after_seconds)
+        return error_response(error.status, error.message, error.code, retry_after=error.retry_after_seconds)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -94,27 +90,11 @@ def _error_handlers(app: FastAPI) -> None:
         place = ".".join(str(part) for part in first["loc"] if part != "body")
         text = f"{place}: {first['msg']}" if place else str(first["msg"])
         status = 400 if request.url.path.startswith("/v1/") else 422
-        return _error(status, text[:500], "invalid_body", param=place[:200] or None)
+        return error_response(status, text[:500], "invalid_body", param=place[:200] or None)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        return _error(error.status_code, str(error.detail), None, headers=error.headers)
-
-
-def _error(
-    status: int,
-    message: str,
-    code: str | None,
-    *,
-    param: str | None = None,
-    retry_after: int | None = None,
-    headers: Any = None,
-) -> JSONResponse:
-    """OpenAI's error shape, with the text once more as ``detail`` where nnsight's client looks."""
-    known = dict(headers or {})
-    if retry_after is not None:
-        known["Retry-After"] = str(retry_after)
-    return JSONResponse({**error_body(message, code, status, param), "detail": message}, status, known)
+        return error_response(error.status_code, str(error.detail), None, headers=error.headers)
 
 
 def _listing_routes(app: FastAPI, gateway: Gateway) -> None:
@@ -135,76 +115,3 @@ def _listing_routes(app: FastAPI, gateway: Gateway) -> None:
                 return model_body(item)
         await gateway.find(name)
         raise HTTPException(404, f"The model {name[:200]!r} is not listed.")
-
-
-def _generation_routes(app: FastAPI, gateway: Gateway) -> None:
-    @app.post("/v1/completions")
-    async def completions(body: CompletionBody) -> Response:
-        return await _generate(gateway, body)
-
-    @app.post("/v1/chat/completions")
-    async def chat(body: ChatBody) -> Response:
-        return await _generate(gateway, body)
-
-
-async def _generate(gateway: Gateway, body: CompletionBody | ChatBody) -> Response:
-    serving = await gateway.find(body.model)
-    request = body.to_request()
-    name = serving.route.names[0]
-    shape = Shape(isinstance(body, ChatBody), uuid.uuid4().hex, int(time.time()), name)
-    if not body.stream:
-        answer = await gateway.ask(serving, lambda app: gateway.backend.complete(app, request))
-        if isinstance(answer, Refusal):
-            return _error(answer.status, answer.message, answer.code, param=answer.param)
-        return JSONResponse(shape.whole(answer))
-
-    # the first piece decides between an answer and a proper error status
-    first, pieces = await gateway.ask(serving, lambda app: _begin(gateway.backend.stream(app, request)))
-    if isinstance(first, Refusal):
-        await pieces.aclose()
-        return _error(first.status, first.message, first.code, param=first.param)
-    events = _events(shape, first, pieces, body.include_usage)
-    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-
-
-Pieces = AsyncGenerator[Chunk | Refusal, None]
-
-
-async def _begin(pieces: Pieces) -> tuple[Chunk | Refusal, Pieces]:
-    try:
-        return await anext(pieces), pieces
-    except StopAsyncIteration:
-        return Refusal(message="The model answered nothing.", status=500), pieces
-    except BaseException:
-        await pieces.aclose()
-        raise
-
-
-async def _events(shape: Shape, first: Chunk, pieces: Pieces, include_usage: bool) -> AsyncIterator[str]:
-    """Server-sent events. An error after the first piece ends the stream as an event of its own."""
-
-    async def parts() -> AsyncGenerator[Chunk | Refusal, None]:
-        yield first
-        async for piece in pieces:
-            yield piece
-
-    async with aclosing(pieces):
-        opening = shape.first()
-        if opening is not None:
-            yield _event(opening)
-        try:
-            async for part in parts():
-                if isinstance(part, Refusal):
-                    yield _event(error_body(part.message, part.code, part.status, part.param))
-                    return
-                yield _event(shape.piece(part))
-                if part.finish_reason is not None and include_usage:
-                    yield _event(shape.counts(part))
-        except BackendError as error:
-            yield _event(error_body(error.message, error.code, error.status))
-            return
-        yield "data: [DONE]\n\n"
-
-
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
