@@ -36,7 +36,8 @@ class Device(Frozen):
 class Node(Frozen):
     """One raylet that is alive, by its stable name.
 
-    ``devices`` is empty where a node offers none, with the reason in ``no_devices_because``.
+    ``devices`` is empty where a node offers none, with the reason in ``no_devices_because``. On a
+    ``cordoned`` node what runs stays until its bookings end; from a ``draining`` one it is moved.
     """
 
     name: str
@@ -45,6 +46,13 @@ class Node(Frozen):
     accelerator: str | None = None
     is_head: bool = False
     no_devices_because: str | None = None
+    cordoned: bool = False
+    draining: bool = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the operator lets nothing new onto it."""
+        return self.cordoned or self.draining
 
     @property
     def kind(self) -> DeviceKind:

@@ -1,0 +1,465 @@
+"""How much of every node is free at every time, for as far ahead as anything is booked.
+
+Time is cut at every start and end there is, so nothing is rounded. Whole GPUs of a node are counted,
+not named: bookings are intervals, so as long as their number fits at every instant each can be given
+GPUs of its own when it starts (an interval graph needs no more colours than its largest clique).
+Shares are put on one GPU of a node, here a *lane*: it draws one of the node's GPUs while anything is
+on it. What is no whole free GPU (a CPU, a GPU of which others hold a part) is a lane of its own.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calendars.reservation import MAX_GPUS
+from scheduler.cluster.node import Cluster, DeviceKind, Node
+from scheduler.planning.footprint import SHARE_STEPS, gpus_needed
+
+Units = NDArray[np.int32]
+WHOLE = SHARE_STEPS
+"""Units of one whole device on a lane; Ray counts in the same steps."""
+NEW_LANE = -1
+FOREVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one replica takes: bytes, and what it insists on.
+
+    ``gpus`` are whole GPUs asked for, ``accelerator`` a kind of GPU (any part of its name will do).
+    """
+
+    footprint_bytes: int
+    gpus: int | None = None
+    accelerator: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A place for one replica: a node, and the lane if it takes a share of one device.
+
+    ``units`` are whole GPUs, or ten-thousandths of a device on a lane. ``NEW_LANE`` is one that is
+    opened when the seat is taken.
+    """
+
+    node: int
+    lane: int | None
+    units: int
+
+
+class Profile:
+    """What is free in each column during each slot of time, with minima over ranges of slots.
+
+    A segment tree over slots whose entries are rows over columns: a query reduces ``2 log2(slots)``
+    rows, a change touches one column.
+    """
+
+    def __init__(self, slots: int, free: Units) -> None:
+        self.size = 1 << max(slots - 1, 1).bit_length()
+        self.tree: Units = np.tile(free.astype(np.int32), (2 * self.size, 1))
+
+    def least(self, first: int, last: int) -> Units:
+        """The least that is free in each column during slots ``[first, last)``."""
+        rows: list[int] = []
+        low, high = first + self.size, last + self.size
+        while low < high:
+            if low & 1:
+                rows.append(low)
+                low += 1
+            if high & 1:
+                high -= 1
+                rows.append(high)
+            low >>= 1
+            high >>= 1
+        if len(rows) == 1:
+            only: Units = self.tree[rows[0]]
+            return only
+        least: Units = np.minimum.reduce(self.tree[rows], axis=0)
+        return least
+
+    def column(self, column: int, first: int, last: int) -> Units:
+        """What is free in one column, slot by slot."""
+        return self.tree[self.size + first : self.size + last, column]
+
+    def take(self, column: int, first: int, last: int, units: int) -> None:
+        """Take units away during slots ``[first, last)``; a negative number gives them back."""
+        if first >= last:
+            return
+        own = self.tree[:, column]
+        low, high = self.size + first, self.size + last
+        own[low:high] -= units
+        low, high = low >> 1, ((high - 1) >> 1) + 1
+        while low:
+            np.minimum(own[2 * low : 2 * high : 2], own[2 * low + 1 : 2 * high : 2], out=own[low:high])
+            low, high = low >> 1, ((high - 1) >> 1) + 1
+
+    def widen(self, free: Units) -> None:
+        """More columns, free as told at all times."""
+        self.tree = np.hstack((self.tree, np.tile(free.astype(np.int32), (2 * self.size, 1))))
+
+    def split(self, slot: int, slots: int) -> None:
+        """Make two slots of one; ``slots`` is their number before."""
+        leaves = self.tree[self.size : self.size + slots]
+        leaves = np.insert(leaves, slot, leaves[slot], axis=0)
+        if slots + 1 > self.size:
+            self.size *= 2
+            self.tree = np.empty((2 * self.size, leaves.shape[1]), dtype=np.int32)
+        self.tree[self.size : self.size + slots + 1] = leaves
+        self.tree[self.size + slots + 1 :] = leaves[-1]
+        level = self.size
+        while level > 1:
+            pairs = self.tree[level : 2 * level]
+            np.minimum(pairs[::2], pairs[1::2], out=self.tree[level >> 1 : level])
+            level >>= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What one kind of need comes to, by node: whole GPUs, or units of a share; 0 where neither.
+
+    ``drawn`` is the memory of the whole GPUs it takes, in bytes.
+    """
+
+    whole: Units
+    share: Units
+    drawn: NDArray[np.float64]
+
+
+class Book:
+    """Who may have what, when. Times are seconds since the epoch; a seat is held during ``[start, end)``.
+
+    Args:
+        edges: instants at which something will begin or end; others are added when they come up.
+    """
+
+    def __init__(self, cluster: Cluster, edges: Iterable[float] = ()) -> None:
+        self.nodes: tuple[Node, ...] = cluster.nodes
+        self.index = {node.name: number for number, node in enumerate(self.nodes)}
+        self.edges: list[float] = sorted({0.0, *edges})
+        self.pool_size: Units = np.array([_whole_free(node) for node in self.nodes], dtype=np.int32)
+        self.pool = Profile(len(self.edges), self.pool_size)
+        self._memory = np.array([_device_bytes(node) for node in self.nodes], dtype=np.float64)
+        self._cpu = np.array([node.kind is DeviceKind.CPU for node in self.nodes], dtype=np.bool_)
+        self._open = np.array([not node.closed for node in self.nodes], dtype=np.bool_)
+        fixed = [(number, units) for number, node in enumerate(self.nodes) for units in _fixed_lanes(node)]
+        self.fixed = len(fixed)
+        self.lane_count = len(fixed)
+        self._lane_node = np.array([number for number, _ in fixed], dtype=np.intp)
+        self.lanes_of: dict[int, list[int]] = {}
+        for lane, (number, _) in enumerate(fixed):
+            self.lanes_of.setdefault(number, []).append(lane)
+        self.lanes = Profile(len(self.edges), np.array([units for _, units in fixed], dtype=np.int32))
+        self._fits: dict[Need, Fit] = {}
+
+    # Time
+
+    def span(self, start: float, end: float) -> tuple[int, int]:
+        """The slots of a window, which is cut out if it is not yet."""
+        first = self._edge(start)
+        return first, (len(self.edges) if end == FOREVER else self._edge(end))
+
+    def _edge(self, instant: float) -> int:
+        slot = bisect_left(self.edges, instant)
+        if slot == len(self.edges) or self.edges[slot] != instant:
+            for profile in (self.pool, self.lanes):
+                profile.split(slot - 1, len(self.edges))
+            self.edges.insert(slot, instant)
+        return slot
+
+    # What a need comes to
+
+    def fit(self, need: Need) -> Fit:
+        """What a need comes to on each node, whatever else is there."""
+        found = self._fits.get(need)
+        if found is None:
+            found = self._fits[need] = self._reckon(need)
+        return found
+
+    def _reckon(self, need: Need) -> Fit:
+        whole, share = np.zeros((2, len(self.nodes)), dtype=np.int32)
+        kinds: dict[tuple[object, ...], tuple[int, int]] = {}
+        for number, node in enumerate(self.nodes):
+            kind = (node.kind, _device_bytes(node), node.accelerator)
+            if kind not in kinds:
+                kinds[kind] = units_on(node, need)
+            whole[number], share[number] = kinds[kind]
+        return Fit(whole, share, whole * self._memory)
+
+    def possible(self, need: Need) -> bool:
+        """Whether one replica would fit if nothing of anybody ran."""
+        fit = self.fit(need)
+        devices = np.array([len(node.devices) for node in self.nodes], dtype=np.int32)
+        return bool(((fit.whole > 0) & (fit.whole <= devices)).any() or (fit.share > 0).any())
+
+    # Looking for a seat
+
+    def find(
+        self, need: Need, start: float, end: float, near: Iterable[int] = (), but: int | None = None
+    ) -> Seat | None:
+        """The best seat for a window, or None.
+
+        A GPU before a CPU; then a node the model is ``near``; then where the least memory is drawn that
+        nobody uses yet; then the fullest (best fit); then the first. ``but`` names a node not to take.
+        """
+        first, last = self.span(start, end)
+        fit = self.fit(need)
+        for number in near:
+            if number != but and self._open[number] and not self._cpu[number]:
+                seat = self.room_on(number, need, start, end)
+                if seat is not None:
+                    return seat
+        pool = self.pool.least(first, last)
+        best = self._find_whole(fit, pool, but)
+        other = self._find_share(fit, pool, first, last, but)
+        if best is None or (other is not None and other[0] < best[0]):
+            best = other
+        return best[1] if best else None
+
+    def _find_whole(self, fit: Fit, pool: Units, but: int | None) -> tuple[tuple[float, ...], Seat] | None:
+        left = pool - fit.whole
+        fits = (fit.whole > 0) & (left >= 0) & self._open
+        if but is not None:
+            fits[but] = False
+        chosen = int(np.where(fits, fit.drawn * 1024 + left, FOREVER).argmin()) if len(fits) else 0
+        if not len(fits) or not fits[chosen]:
+            return None
+        return (False, fit.drawn[chosen], left[chosen]), Seat(chosen, None, int(fit.whole[chosen]))
+
+    def _find_share(
+        self, fit: Fit, pool: Units, first: int, last: int, but: int | None
+    ) -> tuple[tuple[float, ...], Seat] | None:
+        if not fit.share.any():
+            return None
+        lanes = self._lanes_with_room(fit, first, last, but)
+        used = next((one for one in lanes if not self._cpu[one[1].node]), None)
+        if used is not None:
+            return used
+        fits = (fit.share > 0) & (pool > 0) & self._open
+        if but is not None:
+            fits[but] = False
+        chosen = int(np.where(fits, self._memory * 1024 + pool, FOREVER).argmin())
+        if fits[chosen]:
+            rank = (False, self._memory[chosen], pool[chosen])
+            return rank, Seat(chosen, NEW_LANE, int(fit.share[chosen]))
+        return next(iter(self._lanes_with_room(fit, first, last, but, cpu=True)), None)
+
+    def _lanes_with_room(
+        self, fit: Fit, first: int, last: int, but: int | None, cpu: bool = False
+    ) -> Iterator[tuple[tuple[float, ...], Seat]]:
+        """Lanes something is on already that have room for a share, the fullest first."""
+        nodes = self._lane_node[: self.lane_count]
+        least = self.lanes.least(first, last)[: self.lane_count]
+        need = fit.share[nodes]
+        left = least - need
+        fits = (need > 0) & (left >= 0) & self._open[nodes] & (self._cpu[nodes] == cpu)
+        fits[self.fixed :] &= least[self.fixed :] < WHOLE
+        if but is not None:
+            fits &= nodes != but
+        found = np.flatnonzero(fits)
+        for lane in found[np.argsort(left[found], kind="stable")]:
+            if self._may_draw(int(lane), first, last):
+                yield (cpu, 0.0, int(left[lane])), Seat(int(nodes[lane]), int(lane), int(need[lane]))
+
+    def _may_draw(self, lane: int, first: int, last: int) -> bool:
+        """Whether a GPU can be had for a lane wherever it has none yet."""
+        if lane < self.fixed:
+            return True
+        pool = self.pool.column(int(self._lane_node[lane]), first, last)
+        if pool.min(initial=1) > 0:
+            return True
+        return bool((pool[self.lanes.column(lane, first, last) == WHOLE] > 0).all())
+
+    def room_on(self, number: int, need: Need, start: float, end: float) -> Seat | None:
+        """The best seat on one node, closed or not, or None."""
+        fit = self.fit(need)
+        first, last = self.span(start, end)
+        pool = int(self.pool.column(number, first, last).min(initial=self.pool_size[number]))
+        whole, share = int(fit.whole[number]), int(fit.share[number])
+        if whole:
+            return Seat(number, None, whole) if pool >= whole else None
+        if not share:
+            return None
+        lanes = []
+        for lane in self.lanes_of.get(number, ()):
+            left = int(self.lanes.column(lane, first, last).min(initial=WHOLE))
+            used = lane < self.fixed or left < WHOLE
+            if used and left >= share and self._may_draw(lane, first, last):
+                lanes.append((left, lane))
+        if lanes:
+            return Seat(number, min(lanes)[1], share)
+        return Seat(number, NEW_LANE, share) if pool > 0 else None
+
+    def squeeze(self, number: int, need: Need, start: float, end: float) -> Seat | None:
+        """The seat of something that is on a node already, though by this book there is no room."""
+        fit = self.fit(need)
+        if fit.whole[number] or not fit.share[number]:
+            return Seat(number, None, int(fit.whole[number])) if fit.whole[number] else None
+        first, last = self.span(start, end)
+        lanes = [
+            (-int(self.lanes.column(lane, first, last).min(initial=WHOLE)), lane)
+            for lane in self.lanes_of.get(number, ())
+        ]
+        return Seat(number, min(lanes)[1] if lanes else NEW_LANE, int(fit.share[number]))
+
+    def fits(self, seat: Seat, start: float, end: float) -> bool:
+        """Whether that very seat is free during a window."""
+        first, last = self.span(start, end)
+        if seat.lane is None:
+            return bool(self.pool.column(seat.node, first, last).min(initial=seat.units) >= seat.units)
+        lane = self.lanes.column(seat.lane, first, last)
+        return bool(lane.min(initial=WHOLE) >= seat.units) and self._may_draw(seat.lane, first, last)
+
+    def free_since(self, seat: Seat, instant: float, earliest: float) -> float:
+        """From when on, at or after ``earliest``, a seat is free without a break until an instant."""
+        last = self._edge(instant)
+        first = max(bisect_right(self.edges, earliest) - 1, 0)
+        pool = self.pool.column(seat.node, first, last)
+        if seat.lane is None:
+            free = pool >= seat.units
+        else:
+            lane = self.lanes.column(seat.lane, first, last)
+            free = lane >= seat.units
+            if seat.lane >= self.fixed:
+                free &= (lane < WHOLE) | (pool > 0)
+        taken = np.flatnonzero(~free)
+        return max(self.edges[first + int(taken[-1]) + 1], earliest) if len(taken) else min(earliest, instant)
+
+    def openings(self, need: Need, after: float) -> Openings:
+        """From every instant on from ``after``, how long each node or lane stays free for a need."""
+        first = self._edge(after)
+        fit = self.fit(need)
+        pool = self.pool.tree[self.pool.size + first : self.pool.size + len(self.edges)]
+        whole = np.flatnonzero((fit.whole > 0) & (fit.whole <= self.pool_size) & self._open)
+        opens = np.flatnonzero((fit.share > 0) & (self.pool_size > 0) & self._open)
+        nodes = self._lane_node[: self.lane_count]
+        lanes = np.flatnonzero((fit.share[nodes] > 0) & self._open[nodes])
+        columns = self.lanes.tree[self.lanes.size + first : self.lanes.size + len(self.edges), lanes]
+        drawn = (columns < WHOLE) | (lanes < self.fixed) | (pool[:, nodes[lanes]] > 0)
+        free = np.hstack(
+            (
+                pool[:, whole] >= fit.whole[whole],
+                pool[:, opens] > 0,
+                (columns >= fit.share[nodes[lanes]]) & drawn,
+            )
+        )
+        on = np.concatenate((whole, opens, nodes[lanes]))
+        return Openings(np.array(self.edges[first:]), free, on)
+
+    # Taking and giving back
+
+    def take(self, seat: Seat, start: float, end: float) -> Seat:
+        """Hold a seat; returns it with its lane."""
+        first, last = self.span(start, end)
+        if seat.lane is None:
+            self.pool.take(seat.node, first, last, seat.units)
+            return seat
+        if seat.lane == NEW_LANE:
+            seat = Seat(seat.node, self._idle_lane(seat.node, first, last), seat.units)
+        assert seat.lane is not None
+        if seat.lane >= self.fixed:
+            self._draw(seat.lane, first, last, 1)
+        self.lanes.take(seat.lane, first, last, seat.units)
+        return seat
+
+    def give(self, seat: Seat, start: float, end: float) -> None:
+        """Give a seat back."""
+        first, last = self.span(start, end)
+        if seat.lane is None:
+            self.pool.take(seat.node, first, last, -seat.units)
+            return
+        self.lanes.take(seat.lane, first, last, -seat.units)
+        if seat.lane >= self.fixed:
+            self._draw(seat.lane, first, last, -1)
+
+    def _draw(self, lane: int, first: int, last: int, gpus: int) -> None:
+        """Take a GPU for a lane, or give it back, during the slots in which nothing is on it."""
+        idle = np.flatnonzero(self.lanes.column(lane, first, last) == WHOLE)
+        for run in np.split(idle, np.flatnonzero(np.diff(idle) > 1) + 1):
+            if len(run):
+                node = int(self._lane_node[lane])
+                self.pool.take(node, first + int(run[0]), first + int(run[-1]) + 1, gpus)
+
+    def _idle_lane(self, node: int, first: int, last: int) -> int:
+        for lane in self.lanes_of.get(node, ()):
+            if lane >= self.fixed and (self.lanes.column(lane, first, last) == WHOLE).all():
+                return lane
+        lane = self.lane_count
+        if lane == len(self._lane_node) or lane == self.lanes.tree.shape[1]:
+            more = max(lane, 16)
+            self.lanes.widen(np.full(more, WHOLE, dtype=np.int32))
+            self._lane_node = np.concatenate((self._lane_node, np.zeros(more, dtype=np.intp)))
+        self._lane_node[lane] = node
+        self.lanes_of.setdefault(node, []).append(lane)
+        self.lane_count += 1
+        return lane
+
+
+@dataclass(frozen=True, slots=True)
+class Openings:
+    """When a need would find room: ``free`` by instant and column, each column on the node in ``on``."""
+
+    instants: NDArray[np.float64]
+    free: NDArray[np.bool_]
+    on: NDArray[np.intp]
+
+    def _until(self) -> NDArray[np.float64]:
+        """Until when each column stays free from each instant on."""
+        ends = np.where(self.free, len(self.instants), np.arange(len(self.instants))[:, None])
+        until = np.minimum.accumulate(ends[::-1], axis=0)[::-1]
+        return np.append(self.instants, FOREVER)[until]
+
+    def first(self, seconds: float) -> float | None:
+        """The first instant from which some node is free that long."""
+        if not self.free.size:
+            return None
+        long_enough = (self._until() - self.instants[:, None] >= seconds) & self.free
+        found = np.flatnonzero(long_enough.any(axis=1))
+        return float(self.instants[found[0]]) if len(found) else None
+
+    def longest(self) -> tuple[int, float] | None:
+        """The node that stays free longest from the first instant on, and until when."""
+        if not self.free.size or not self.free[0].any():
+            return None
+        until = np.where(self.free[0], self._until()[0], 0.0)
+        best = int(until.argmax())
+        return int(self.on[best]), float(until[best])
+
+
+def units_on(node: Node, need: Need) -> tuple[int, int]:
+    """What a replica takes on a node: whole GPUs, or ten-thousandths of one device; ``(0, 0)`` if neither."""
+    memory = _device_bytes(node)
+    if memory <= 0 or need.footprint_bytes < 0:
+        return 0, 0
+    wanted = need.accelerator
+    if wanted is not None and wanted.casefold() not in (node.accelerator or "").casefold():
+        return 0, 0
+    if node.kind is DeviceKind.CPU:
+        share = ceil(need.footprint_bytes / memory * SHARE_STEPS)
+        return 0, max(share, 1) if need.gpus is None and share <= SHARE_STEPS else 0
+    gpus = gpus_needed(need.footprint_bytes, memory, need.gpus)
+    if gpus < 1:
+        return 0, max(round(gpus * SHARE_STEPS), 1)
+    return min(int(gpus), MAX_GPUS), 0
+
+
+def _device_bytes(node: Node) -> int:
+    return node.devices[0].memory_bytes if node.devices else 0
+
+
+def _whole_free(node: Node) -> int:
+    return sum(device.kind is DeviceKind.GPU and not device.taken_share for device in node.devices)
+
+
+def _fixed_lanes(node: Node) -> list[int]:
+    """What is free of devices that cannot be drawn as whole GPUs: CPUs, and GPUs others hold a part of."""
+    return [
+        int(WHOLE * (1 - device.taken_share) + 1e-6)
+        for device in node.devices
+        if device.kind is DeviceKind.CPU or 0 < device.taken_share < 1
+    ]
