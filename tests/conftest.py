@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from loguru import logger
 
 from tests.ray_cluster import RayCluster, running_ray_cluster
 
@@ -24,3 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be written instead of compared; look at the difference in git."""
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What is logged during the test, a line each, with its level."""
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{level} {message}", level="DEBUG")
+    yield lines
+    logger.remove(sink)
