@@ -16,6 +16,8 @@ DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 DEFAULT_TASK = "text-generation"
 MAX_PARAMETERS = 10**15
 """More than any model has; bounds what a stranger's checkpoint can claim."""
+PLAN_VERSION = 2
+"""Of a plan as JSON; docs/plan.schema.json describes it."""
 
 
 # What can be booked
@@ -167,6 +169,10 @@ class ReasonCode(StrEnum):
     BOOKING_CHANGED = "booking changed"
     ROUTES_CHANGED = "routes changed"
     GATEWAY_MISSING = "gateway missing"
+    BEYOND_HORIZON = "beyond horizon"
+    LINGERS = "lingers"
+    NODE_DRAINED = "node drained"
+    PROMISE_BROKEN = "promise broken"
 
 
 class Reason(Frozen):
@@ -202,6 +208,51 @@ class NodeAnswer(Frozen):
     total_gpus: int = 0
     held_by: tuple[str, ...] = ()
     why_not: str | None = None
+    free_until: UtcDatetime | None = None
+    free_from: UtcDatetime | None = None
+
+
+class Proof(StrEnum):
+    """How sure a refusal is."""
+
+    UNPROVEN = "unproven"  # as the bookings are laid out; nobody looked for another way yet
+    PROVEN = "proven"  # no layout of what has not started makes room
+    NOT_FOUND = "not found"  # the exact solver found no layout in its time, nor that there is none
+
+
+class HelpCode(StrEnum):
+    """What would make a refused booking fit."""
+
+    FEWER_REPLICAS = "fewer replicas"
+    SMALLER_DTYPE = "smaller dtype"
+    FEWER_GPUS = "fewer gpus"
+    ANY_ACCELERATOR = "any accelerator"
+    SHORTER = "shorter"
+    LATER = "later"
+
+
+class Help(Frozen):
+    """One change to a booking that would make it fit; ``value`` is what to write instead."""
+
+    code: HelpCode
+    value: str
+
+
+class Refusal(Frozen):
+    """All that is known of why a booking gets no room, and what would change that.
+
+    ``proof`` tells how sure it is; ``solver_seconds`` is how long the exact solver may look.
+    ``in_the_way`` are the titles of the fewest bookings found whose going would make room.
+    ``earliest`` is the first start from which it would fit for as long as it lasts, ``longest_until``
+    how long it would fit from its start on.
+    """
+
+    proof: Proof = Proof.UNPROVEN
+    solver_seconds: float | None = None
+    in_the_way: tuple[str, ...] = ()
+    earliest: UtcDatetime | None = None
+    longest_until: UtcDatetime | None = None
+    helps: tuple[Help, ...] = ()
 
 
 # What is wanted
@@ -379,6 +430,43 @@ class Action(Frozen):
     titles: tuple[str, ...] = ()
     reason: Reason
     considered: tuple[NodeAnswer, ...] = ()
+    not_before: UtcDatetime | None = None
+    done_by: UtcDatetime | None = None
+    late_seconds: float = 0
+
+
+class Stay(Frozen):
+    """One replica of a model on one node during ``[start, end)``, promised to the bookings in ``events``.
+
+    Handed back to the next plan, it keeps what was promised where it was promised. ``settled``: it had
+    started, or was being loaded, when the plan was made.
+    """
+
+    model: str
+    node: str
+    start: UtcDatetime
+    end: UtcDatetime
+    events: tuple[str, ...]
+    settled: bool = False
+
+
+class Step(Frozen):
+    """Something the plan will do later: a model that comes to a node, or goes.
+
+    ``at`` is when it begins (loading, or taking down), ``done_by`` when it must be done.
+    ``late_seconds`` is how much too late it will be, as the room is ``held_by`` others until ``at``.
+    """
+
+    kind: ActionKind
+    model: Model
+    node: str
+    replicas: int
+    at: UtcDatetime
+    done_by: UtcDatetime
+    until: UtcDatetime | None = None
+    titles: tuple[str, ...] = ()
+    late_seconds: float = 0
+    held_by: tuple[str, ...] = ()
 
 
 class VerdictState(StrEnum):
@@ -393,7 +481,9 @@ class VerdictState(StrEnum):
 class Verdict(Frozen):
     """What planning says to one event, and why; the calendar shows it to who booked.
 
-    ``earliest`` is when a refused booking would fit for as long as it lasts, where that was found.
+    ``earliest`` is when a refused booking would fit for as long as it lasts, where that was found;
+    ``refusal`` says more. ``ready_by`` is when an admitted one is expected to serve, ``late_seconds``
+    after its start if that cannot be helped, because of what ``late_because`` names.
     """
 
     event: str
@@ -408,6 +498,10 @@ class Verdict(Frozen):
     reason: Reason
     considered: tuple[NodeAnswer, ...] = ()
     earliest: UtcDatetime | None = None
+    refusal: Refusal | None = None
+    ready_by: UtcDatetime | None = None
+    late_seconds: float = 0
+    late_because: tuple[str, ...] = ()
 
 
 class Drift(Frozen):
@@ -425,10 +519,11 @@ class Plan(Frozen):
 
     ``placements`` is everything that shall run afterwards, ``actions`` the difference to what was
     observed. ``next_boundary`` is the next instant after ``at`` at which the answer may change by
-    itself. ``fingerprint`` is that of the observation the plan was made from.
+    itself. ``fingerprint`` is that of the observation the plan was made from. ``promises`` is what the
+    next plan must be given to keep them; ``upcoming`` is what will be done later, in the order of time.
     """
 
-    version: int = 1
+    version: int = PLAN_VERSION
     at: UtcDatetime
     actions: tuple[Action, ...] = ()
     placements: tuple[Placement, ...] = ()
@@ -439,6 +534,8 @@ class Plan(Frozen):
     directory: Directory
     next_boundary: UtcDatetime | None = None
     fingerprint: str = ""
+    promises: tuple[Stay, ...] = ()
+    upcoming: tuple[Step, ...] = ()
 
     @property
     def refused(self) -> tuple[Verdict, ...]:
