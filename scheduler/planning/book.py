@@ -315,6 +315,29 @@ class Book:
         lane = self.lanes.column(seat.lane, first, last)
         return bool(lane.min(initial=WHOLE) >= seat.units) and self._may_draw(seat.lane, first, last)
 
+    def nearly(self, need: Need, start: float, end: float) -> Iterator[int]:
+        """Open nodes that could seat a need if they were empty enough, those that lack least first."""
+        first, last = self.span(start, end)
+        fit = self.fit(need)
+        able = (fit.whole > 0) & (fit.whole <= self.pool_size)
+        able |= (fit.share > 0) & ((self.pool_size > 0) | self._cpu)
+        lack = np.maximum(fit.whole, 1) - self.pool.least(first, last)
+        found = np.flatnonzero(able & self._open)
+        order = np.lexsort((found, fit.drawn[found], lack[found], self._cpu[found]))
+        return (int(number) for number in found[order])
+
+    def tightest(self, number: int, need: Need, start: float, end: float) -> tuple[float, int]:
+        """When a node lacks most for a need within a window, and how many units it lacks then."""
+        first, last = self.span(start, end)
+        fit = self.fit(need)
+        wanted, free = int(fit.whole[number]) or 1, self.pool.column(number, first, last)
+        fixed = [lane for lane in self.lanes_of.get(number, ()) if lane < self.fixed]
+        if fit.share[number] and fixed:
+            columns = [self.lanes.column(lane, first, last) for lane in fixed]
+            wanted, free = int(fit.share[number]), max(columns, key=lambda column: int(column.min()))
+        slot = int(free.argmin())
+        return self.edges[first + slot], wanted - int(free[slot])
+
     def free_since(self, seat: Seat, instant: float, earliest: float) -> float:
         """From when on, at or after ``earliest``, a seat is free without a break until an instant."""
         last = self._edge(instant)
