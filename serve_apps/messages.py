@@ -66,6 +66,8 @@ class BlockRequest(_Message):
     compress: bool
     env: dict[str, Any] = Field(default_factory=dict)
     inline_limit: int = Field(default=0, ge=0)
+    limit_seconds: float = Field(default=600, gt=0)
+    """Time the block may run once its turn has come; then it is ended, as an ERROR."""
 
 
 class FrameKind(StrEnum):

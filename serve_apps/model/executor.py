@@ -6,213 +6,177 @@ bytes, so that a jailed executor can take this one's place without anything else
 
 from __future__ import annotations
 
-import io
-import linecache
-import pickle
 import queue
-import sys
 import threading
-import traceback
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TextIO
+from types import FunctionType
+from typing import Any, NamedTuple, Protocol
 
 from serve_apps.messages import Frame, FrameKind
+from serve_apps.model import interruption
+from serve_apps.model.interruption import Interruptible
+from serve_apps.model.isolation import ModelBaseline, clean_process, tidy_memory
+from serve_apps.model.printing import printed_lines
+from serve_apps.model.results import describe, pack
 
-MAX_LOG_BYTES = 1024 * 1024
-"""Printed bytes passed on per block; the rest is dropped, with a last line that says so."""
+GRACE_SECONDS = 20.0
+"""Time a block that was interrupted has to end. One that does not holds the model for good."""
+WATCH_SECONDS = 0.1
+"""How often a running block's time and its client are looked at."""
+
+
+class Block(NamedTuple):
+    """A block to run. ``compress`` says that payload and result are zstd; ``env`` is the client's."""
+
+    payload: bytes
+    compress: bool
+    env: dict[str, Any]
+    limit_seconds: float = 600
 
 
 class Executor(Protocol):
-    """Runs one block at a time."""
+    """Runs one block at a time: payload bytes in, result bytes out.
 
-    def run(self, payload: bytes, compress: bool, env: dict[str, Any]) -> Iterator[Frame]:
+    Where it runs is nobody else's business. What a block leaves behind never reaches the next.
+    """
+
+    def run(self, block: Block, cancelled: threading.Event) -> Iterator[Frame]:
         """Yields a LOG per printed line while the block runs, then exactly one RESULT or ERROR.
 
-        Never raises for what the block does. ``compress`` says that payload and result are zstd.
+        Never raises for what the block does. Ends it once ``cancelled`` is set or its time is over.
         """
+        ...
+
+    def fatal(self) -> str | None:
+        """Why no block, and nothing else, can run here any more; None while all is well."""
         ...
 
 
 class InProcessExecutor:
     """Runs blocks in the model's own process: for callers who may run any code there."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, baseline: ModelBaseline, grace_seconds: float = GRACE_SECONDS) -> None:
         self._model = model
+        self._baseline = baseline
+        self._grace_seconds = grace_seconds
+        self._fatal: str | None = None
 
-    def run(self, payload: bytes, compress: bool, env: dict[str, Any]) -> Iterator[Frame]:
+    def fatal(self) -> str | None:
+        return self._fatal
+
+    def run(self, block: Block, cancelled: threading.Event) -> Iterator[Frame]:
         frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        stretch = Interruptible()
 
         def work() -> None:
-            with _scratch_state(), _printed_lines(frames.put):
-                last = self._run_block(payload, compress, env)
+            try:
+                last = self._run_cleanly(block, stretch, frames.put)
+            except BaseException as error:  # noqa: BLE001 - the sender must hear of it, whatever it is
+                self._fatal = f"cleaning up after a traced block failed: {type(error).__name__}: {error}"
+                last = Frame(FrameKind.ERROR, self._fatal.encode())
             frames.put(last)
 
         # its own thread, since prints are to be passed on while the block still runs
-        thread = threading.Thread(target=work, name="traced-block", daemon=True)
-        thread.start()
+        threading.Thread(target=work, name="traced-block", daemon=True).start()
+        yield from self._watched(frames, block, stretch, cancelled)
+
+    def _watched(
+        self,
+        frames: queue.SimpleQueue[Frame],
+        block: Block,
+        stretch: Interruptible,
+        cancelled: threading.Event,
+    ) -> Iterator[Frame]:
+        ends_at, why = time.monotonic() + block.limit_seconds, ""
+        next_try = float("inf")
         while True:
-            frame = frames.get()
-            if frame.kind is not FrameKind.LOG:
-                yield frame
-                return
+            try:
+                frame = frames.get(timeout=WATCH_SECONDS)
+            except queue.Empty:
+                now = time.monotonic()
+                if not why and (cancelled.is_set() or now >= ends_at):
+                    why = "Its sender left." if cancelled.is_set() else _too_long(block.limit_seconds)
+                    next_try, ends_at = now, now + self._grace_seconds
+                if why and now >= ends_at:
+                    self._fatal = f"a traced block could not be stopped: {why}"
+                    yield Frame(
+                        FrameKind.ERROR, f"{why} It could not be stopped: the model is restarted.".encode()
+                    )
+                    return
+                if now >= next_try:
+                    # once more each second, for blocks that catch everything
+                    stretch.interrupt()
+                    next_try = now + 1
+                continue
+            if frame.kind is FrameKind.ERROR and why:
+                frame = Frame(FrameKind.ERROR, f"{why}\n{frame.data.decode()}".encode())
             yield frame
+            if frame.kind is not FrameKind.LOG:
+                return
 
-    def _run_block(self, payload: bytes, compress: bool, env: dict[str, Any]) -> Frame:
+    def _run_cleanly(self, block: Block, stretch: Interruptible, emit: Callable[[Frame], None]) -> Frame:
+        with clean_process(), printed_lines(emit):
+            try:
+                last = self._run_block(block, stretch)
+            finally:
+                self._baseline.restore()
+        tidy_memory()
+        return last
+
+    def _run_block(self, block: Block, stretch: Interruptible) -> Frame:
         try:
-            saved = self._execute(payload, compress, env)
-            return Frame(FrameKind.RESULT, _pack(saved, compress))
+            with stretch:
+                saved = self._execute(block)
+                return Frame(FrameKind.RESULT, pack(saved, block.compress))
         except BaseException as error:  # noqa: BLE001 - a block may raise SystemExit; the replica stays
-            return Frame(FrameKind.ERROR, _describe(error).encode())
-        finally:
-            self._model._module.zero_grad(set_to_none=True)
+            return Frame(FrameKind.ERROR, describe(error, (__file__, interruption.__file__)).encode())
 
-    def _execute(self, payload: bytes, compress: bool, env: dict[str, Any]) -> dict[str, Any]:
+    def _execute(self, block: Block) -> dict[str, Any]:
         """The values the block saved, by name."""
         from nnsight.schema.request import RequestModel
         from nnsight.tracing.tracer import _saves, dec, inc
 
-        self._model._remoteable_set_env(env)
+        self._model._remoteable_set_env(block.env)
         tracer = RequestModel.deserialize(
-            payload, self._model._remoteable_persistent_objects(), compress=compress
+            block.payload, self._model._remoteable_persistent_objects(), compress=block.compress
         )
         inc()
         try:
-            tracer.execute(tracer.info.code)
+            with self._gradients(tracer.info):
+                tracer.execute(tracer.info.code)
             saves = _saves()
             return {name: value for name, value in tracer.info.frame.f_locals.items() if id(value) in saves}
         finally:
             dec()
 
+    @contextmanager
+    def _gradients(self, info: Any) -> Iterator[None]:
+        """Has a graph recorded for blocks that go backward, and for no other: it holds every activation.
 
-def completed_frame(job_id: str, data: bytes, meta: dict[str, Any]) -> bytes:
-    """nnsight's binary COMPLETED frame around a result.
-
-    Pickle protocol 4, as its client does: protocol 2, torch's default, has no bytes and would write
-    the result as text of half as much again.
-    """
-    import torch
-
-    message = {"id": job_id, "status": "COMPLETED", "description": "", "data": data, "meta": meta}
-    with io.BytesIO() as file:
-        torch.save(message, file, pickle_protocol=4)
-        return file.getvalue()
-
-
-def _pack(saved: dict[str, Any], compress: bool) -> bytes:
-    """The bytes the client loads: ``torch.save`` of the saved values, zstd if it asked for that."""
-    import torch
-
-    with io.BytesIO() as file:
-        try:
-            torch.save(saved, file)
-        except (pickle.PicklingError, AttributeError):
-            file.seek(0)
-            file.truncate()
-            torch.save(saved, file, pickle_module=_ByName, pickle_protocol=4)
-        data = file.getvalue()
-    if not compress:
-        return data
-    import zstandard
-
-    return zstandard.ZstdCompressor(level=3).compress(data)
-
-
-class _ByNamePickler(pickle._Pickler):
-    """Writes classes that only the client can import as their name, without importing them here.
-
-    A class the client defined arrives by value, so its instances would otherwise be refused.
-    """
-
-    def save_global(self, obj: Any, name: str | None = None) -> None:
-        try:
-            super().save_global(obj, name)  # type: ignore[misc]
-        except pickle.PicklingError:
-            self.save(obj.__module__)  # type: ignore[attr-defined]
-            self.save(name or obj.__qualname__)  # type: ignore[attr-defined]
-            self.write(pickle.STACK_GLOBAL)  # type: ignore[attr-defined]
-            self.memoize(obj)  # type: ignore[attr-defined]
-
-
-class _ByName:
-    """What ``torch.save`` needs of a pickle module."""
-
-    Pickler = _ByNamePickler
-
-
-def _describe(error: BaseException) -> str:
-    """A traceback that points at the sender's own lines, nnsight's plumbing left out."""
-    from nnsight.tracing.util import clean_traceback
-
-    raised_at = getattr(error, "__intervention_tb__", None) or error.__traceback__
-    shown = clean_traceback(raised_at)
-    lines = traceback.format_exception(type(error), error, shown, chain=False)
-    return "".join(line for line in lines if f'"{__file__}"' not in line).strip()
-
-
-@contextmanager
-def _scratch_state() -> Iterator[None]:
-    """Puts back, after a block, what it leaves in this process: sources, compiled blocks, chance."""
-    import torch
-    from nnsight.tracing import globals as tracing
-
-    stores: list[dict[Any, Any]] = [linecache.cache, tracing.SOURCES, tracing.BLOCKS]
-    before = [dict(store) for store in stores]
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            torch.seed()
+        The weights stay frozen; the graph begins at the embeddings.
+        """
+        helpers = [*info.frame.f_globals.values(), *info.frame.f_locals.values()]
+        codes = [info.code, *(value.__code__ for value in helpers if isinstance(value, FunctionType))]
+        backward = any(_goes_backward(code) for code in codes)
+        embeddings = self._model._module.get_input_embeddings() if backward else None
+        if embeddings is None:
             yield
-    finally:
-        for store, content in zip(stores, before, strict=True):
-            store.clear()
-            store.update(content)
-
-
-@contextmanager
-def _printed_lines(emit: Callable[[Frame], None]) -> Iterator[None]:
-    """Sends what this thread prints to ``emit``, line by line; other threads print as ever."""
-    original = sys.stdout
-    lines = _ThreadLines(original, emit)
-    sys.stdout = lines
-    try:
-        yield
-    finally:
-        lines.end()
-        if sys.stdout is lines:
-            sys.stdout = original
-
-
-class _ThreadLines(io.TextIOBase):
-    def __init__(self, others: TextIO, emit: Callable[[Frame], None]) -> None:
-        self._others = others
-        self._emit = emit
-        self._thread = threading.get_ident()
-        self._line = ""
-        self._left = MAX_LOG_BYTES
-
-    def write(self, text: str) -> int:
-        if threading.get_ident() != self._thread:
-            return self._others.write(text)
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._log(line)
-        return len(text)
-
-    def flush(self) -> None:
-        if threading.get_ident() != self._thread:
-            self._others.flush()
-
-    def end(self) -> None:
-        if self._line:
-            self._log(self._line)
-            self._line = ""
-
-    def _log(self, line: str) -> None:
-        if self._left <= 0:
             return
-        data = line.encode(errors="replace")
-        self._left -= len(data) + 1
-        if self._left <= 0:
-            data = f"(more than {MAX_LOG_BYTES} bytes were printed; the rest is dropped)".encode()
-        self._emit(Frame(FrameKind.LOG, data))
+        hook = embeddings.register_forward_hook(lambda module, inputs, output: output.requires_grad_(True))
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+def _goes_backward(code: Any) -> bool:
+    """Whether a code object, or one inside it, names ``backward`` or ``grad``."""
+    if {"backward", "grad", "autograd"} & {*code.co_names, *code.co_freevars}:
+        return True
+    return any(_goes_backward(inner) for inner in code.co_consts if hasattr(inner, "co_names"))
+
+
+def _too_long(seconds: float) -> str:
+    return f"The block ran longer than the {seconds:g} s a block may take, and was stopped."

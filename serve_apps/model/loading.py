@@ -145,3 +145,16 @@ def load_model(args: ModelArgs) -> Any:
         args.repo_id, time.monotonic() - started, args.dtype, device, source,
     )  # fmt: skip
     return model
+
+
+def original_weights(args: ModelArgs, module: Any) -> dict[str, Any]:
+    """The parameters and buffers of ``module`` by name, read anew onto the CPU."""
+    import torch
+
+    fresh = type(module).from_pretrained(
+        args.repo_id,
+        revision=args.revision,
+        dtype=getattr(torch, args.dtype),
+        **({"trust_remote_code": True} if args.trust_remote_code else {}),
+    )
+    return dict(fresh.named_parameters()) | dict(fresh.named_buffers())

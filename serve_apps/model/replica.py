@@ -13,9 +13,11 @@ from typing import Any
 
 from serve_apps.contract import ModelArgs, ModelConfig
 from serve_apps.messages import BlockRequest, Chunk, Frame, FrameKind, GenerationRequest, Refusal
-from serve_apps.model.executor import Executor, InProcessExecutor, completed_frame
+from serve_apps.model.executor import Block, Executor, InProcessExecutor
 from serve_apps.model.generation import Generator
-from serve_apps.model.loading import load_model
+from serve_apps.model.isolation import ModelBaseline, freeze_memory
+from serve_apps.model.loading import load_model, original_weights
+from serve_apps.model.results import completed_frame
 
 logger = logging.getLogger("ray.serve")
 
@@ -26,8 +28,8 @@ class ModelReplica:
     """Holds one model and serves it; a model runs one thing at a time, in order of arrival.
 
     ``complete`` answers at once, ``stream`` in pieces, ``run_block`` runs a traced block. A caller
-    that goes away (its Serve request is cancelled) ends its generation after the current token; a
-    traced block cannot be interrupted, so its turn lasts until it ends.
+    that goes away (its Serve request is cancelled) ends its generation after the current token, and its
+    traced block at the next bytecode.
     """
 
     def __init__(self, args: dict[str, Any]) -> None:
@@ -35,10 +37,12 @@ class ModelReplica:
         self._config = ModelConfig()
         self._model = load_model(self._args)
         self._generator = Generator(self._model)
-        self._executor: Executor = InProcessExecutor(self._model)
         self._turn = asyncio.Lock()
         self._fatal: str | None = None
         self._warm_up()
+        baseline = ModelBaseline(self._model, lambda: original_weights(self._args, self._model._module))
+        self._executor: Executor = InProcessExecutor(self._model, baseline)
+        freeze_memory()
 
     def _warm_up(self) -> None:
         """Computes one token, so that a replica that cannot never calls itself ready.
@@ -64,8 +68,9 @@ class ModelReplica:
 
     def check_health(self) -> None:
         """Raises once the device is beyond recovery: Serve then replaces this replica."""
-        if self._fatal is not None:
-            raise RuntimeError(self._fatal)
+        fatal = self._fatal or self._executor.fatal()
+        if fatal is not None:
+            raise RuntimeError(fatal)
 
     async def complete(self, request: GenerationRequest) -> Chunk | Refusal:
         """The whole text at once, with finish reason and counts."""
@@ -108,7 +113,8 @@ class ModelReplica:
             cost = _Cost()
 
             def work(emit: Callable[[Any], None]) -> None:
-                for frame in self._executor.run(request.payload, request.compress, request.env):
+                block = Block(request.payload, request.compress, request.env, request.limit_seconds)
+                for frame in self._executor.run(block, cancelled):
                     emit(frame)
 
             async with aclosing(_in_thread(work, cancelled)) as frames:

@@ -7,47 +7,16 @@ import asyncio
 import io
 import json
 import os
-from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from serve_apps.messages import BlockRequest, Chunk, Frame, FrameKind, GenerationRequest, Refusal
-from serve_apps.model.loading import cached_snapshot, choose_device, import_nnsight
-from tests.ray_cluster import environment
-from tests.tiny_model import TINY_CONTEXT, TINY_REPO_ID, TINY_SNAPSHOT, model_key, write_tiny_model
-
-
-@pytest.fixture(scope="module")
-def hf_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    home = tmp_path_factory.mktemp("hf")
-    write_tiny_model(home)
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE
-    with environment({"HF_HUB_OFFLINE": "1"}):
-        constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = str(home / "hub"), True
-        yield home
-        constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = before
-
-
-@pytest.fixture(scope="module")
-def replica(hf_home: Path) -> Any:
-    from serve_apps.model.replica import ModelReplica
-
-    return ModelReplica(
-        {
-            "node": "cpu-0",
-            "model_key": model_key(),
-            "repo_id": TINY_REPO_ID,
-            "dtype": "float32",
-            "num_gpus": 0,
-            "memory_bytes": 0,
-            "footprint_bytes": 0,
-        }
-    )
+from serve_apps.messages import Chunk, Frame, FrameKind, GenerationRequest, Refusal
+from serve_apps.model.loading import cached_snapshot, choose_device
+from tests.serve_apps.blocks import Captured, loaded, run_block
+from tests.tiny_model import TINY_CONTEXT, TINY_REPO_ID, TINY_SNAPSHOT, write_tiny_model
 
 
 def complete(replica: Any, **request: Any) -> Chunk | Refusal:
@@ -153,42 +122,6 @@ class TestGeneration:
         assert replica._config.reservations == ("one",)
 
 
-class Captured:
-    """A backend for nnsight that keeps the payload its remote backend would send."""
-
-    def __call__(self, tracer: Any) -> None:
-        from nnsight.schema.request import RequestModel
-
-        self.payload = RequestModel.serialize(tracer, True)
-
-
-@pytest.fixture(scope="module")
-def client_model(replica: Any) -> Any:
-    import_nnsight()
-    from nnsight import TransformersModel
-
-    return TransformersModel(TINY_REPO_ID, task="text-generation")
-
-
-def run_block(replica: Any, payload: bytes, inline_limit: int = 0) -> list[Frame]:
-    request = BlockRequest(job_id="j", payload=payload, compress=True, env={}, inline_limit=inline_limit)
-
-    async def collect() -> list[Frame]:
-        return [frame async for frame in replica.run_block(request)]
-
-    return asyncio.run(collect())
-
-
-def loaded(frame: Frame) -> Any:
-    import torch
-    import zstandard
-
-    data = frame.data
-    if frame.kind is FrameKind.COMPLETED:
-        data = torch.load(io.BytesIO(data), weights_only=False)["data"]
-    return torch.load(io.BytesIO(zstandard.ZstdDecompressor().decompress(data)), weights_only=False)
-
-
 class TestBlocks:
     def test_saved_values_and_printed_lines_come_back(self, replica: Any, client_model: Any) -> None:
         captured = Captured()
@@ -223,13 +156,13 @@ class TestBlocks:
 
         import torch
 
-        from serve_apps.model.executor import _pack
+        from serve_apps.model.results import pack
 
         module = types.ModuleType("only_there")
         probe = type("Probe", (), {"__module__": "only_there", "__qualname__": "Probe"})
         instance = probe()
         instance.weight = torch.ones(2)
-        data = _pack({"probe": instance}, compress=False)
+        data = pack({"probe": instance}, compress=False)
         module.Probe = probe  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "only_there", module)
         back = torch.load(io.BytesIO(data), weights_only=False)["probe"]
@@ -283,10 +216,10 @@ class TestBlocks:
         import sys
         import threading
 
-        from serve_apps.model.executor import _printed_lines
+        from serve_apps.model.printing import printed_lines
 
         frames: list[Frame] = []
-        with _printed_lines(frames.append):
+        with printed_lines(frames.append):
             other = threading.Thread(target=lambda: sys.stdout.write("other\n"))
             other.start()
             other.join()
@@ -297,10 +230,10 @@ class TestBlocks:
     def test_endless_printing_is_cut(self) -> None:
         import sys
 
-        from serve_apps.model.executor import MAX_LOG_BYTES, _printed_lines
+        from serve_apps.model.printing import MAX_LOG_BYTES, printed_lines
 
         frames: list[Frame] = []
-        with _printed_lines(frames.append):
+        with printed_lines(frames.append):
             for _ in range(MAX_LOG_BYTES // 500):
                 sys.stdout.write("x" * 1000 + "\n")
         assert sum(len(frame.data) for frame in frames) <= MAX_LOG_BYTES
