@@ -438,8 +438,7 @@ class Action(Frozen):
 class Stay(Frozen):
     """One replica of a model on one node during ``[start, end)``, promised to the bookings in ``events``.
 
-    Handed back to the next plan, it keeps what was promised where it was promised. ``settled``: it had
-    started, or was being loaded, when the plan was made.
+    ``model`` is its key.
     """
 
     model: str
@@ -447,7 +446,21 @@ class Stay(Frozen):
     start: UtcDatetime
     end: UtcDatetime
     events: tuple[str, ...]
-    settled: bool = False
+
+
+class Broken(Frozen):
+    """A promise that could not be kept, since when, and why."""
+
+    event: str
+    since: UtcDatetime
+    reason: Reason
+
+
+class Promises(Frozen):
+    """What a plan promised. Given to the next plan, it is kept, and kept where it was."""
+
+    stays: tuple[Stay, ...] = ()
+    broken: tuple[Broken, ...] = ()
 
 
 class Step(Frozen):
@@ -534,7 +547,7 @@ class Plan(Frozen):
     directory: Directory
     next_boundary: UtcDatetime | None = None
     fingerprint: str = ""
-    promises: tuple[Stay, ...] = ()
+    promises: Promises = Promises()
     upcoming: tuple[Step, ...] = ()
 
     @property

@@ -11,9 +11,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import count
 
+from calendars.reservation import MAX_PRIORITY
 from scheduler.planning.book import Book, Need, Seat
 
 MOVE_ATTEMPTS = 24
@@ -126,12 +126,30 @@ class Admission:
         self._journal.clear()
         return got, [key for key in dict.fromkeys(displaced) if key != ask.key]
 
+    def would(self, ask: Ask) -> int:
+        """How many replicas of a booking would find a seat, at nobody's loss; changes nothing."""
+        begun = len(self._journal)
+        known, self.asks[ask.key] = self.asks.get(ask.key), ask
+        moves, self.moves_left = self.moves_left, 0
+        used: set[int] = set()
+        got, displaced = 0, list[str]()
+        meek = replace(ask, priority=-MAX_PRIORITY)
+        while got < ask.replicas and self._seat(meek, used, displaced):
+            got += 1
+        self._roll_back(begun)
+        self.moves_left = moves
+        if known is None:
+            del self.asks[ask.key]
+        else:
+            self.asks[ask.key] = known
+        return got
+
     def release(self, key: str) -> None:
         """Forget a booking; what was held for it alone is given back."""
         for hold in self.of_booking(key):
             self._drop(hold)
             windows = [(self.asks[other].start, self.asks[other].end) for other in hold.keys - {key}]
-            for start, end in _union(windows):
+            for start, end in union(windows):
                 start, end = max(start, hold.start), min(end, hold.end)
                 keys = frozenset(
                     k for k in hold.keys - {key} if self.asks[k].start < end and self.asks[k].end > start
@@ -187,7 +205,7 @@ class Admission:
     # One replica
 
     def _seat(self, ask: Ask, used: set[int], displaced: list[str]) -> bool:
-        """Give one replica of a booking a seat: that of the same model if there is one, else one of its own."""
+        """Give one replica of a booking a seat: one its model has already, or one of its own."""
         start = max(ask.start, self.now)
         theirs = [
             hold
@@ -204,33 +222,46 @@ class Admission:
         overlapping = [hold for hold in theirs if hold.start < ask.end and hold.end > start]
         if overlapping and self._hand_over(overlapping[0], ask, start, used, displaced):
             return True
-        need = overlapping[0].need if overlapping else ask.need
-        hold_ = self._place(ask, need, start, ask.end, displaced)
-        if hold_ is None:
+        placed = self._place(ask, ask.need, start, ask.end, displaced)
+        if placed is None:
             return False
-        used.add(hold_.number)
+        used.add(placed.number)
         return True
 
     def _extend(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
         """One stay of both, where it is."""
         first, last = min(hold.start, start), max(hold.end, ask.end)
-        for added in ((first, hold.start), (hold.end, last)):
-            if added[0] < added[1] and not self.book.fits(hold.seat, *added):
-                return None
-        return self._instead(hold, first, last, hold.seat, ask)
+        need = _for_either(hold.need, ask.need)
+        if need is None:
+            return None
+        if need == hold.need:
+            added = [(first, hold.start), (hold.end, last)]
+            if all(a >= b or self._may_stay(hold, a, b) for a, b in added):
+                return self._instead(hold, first, last, hold.seat, ask)
+            return None
+        return self._anew(hold, ask, need, first, last, hold.seat.node)
+
+    def _may_stay(self, hold: Hold, start: float, end: float) -> bool:
+        return not self.book.nodes[hold.seat.node].closed and self.book.fits(hold.seat, start, end)
 
     def _move_whole(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
         """One stay of both elsewhere, if neither has started."""
-        if hold.settled:
+        need = _for_either(hold.need, ask.need)
+        if hold.settled or need is None:
             return None
-        first, last = min(hold.start, start), max(hold.end, ask.end)
+        return self._anew(hold, ask, need, min(hold.start, start), max(hold.end, ask.end))
+
+    def _anew(
+        self, hold: Hold, ask: Ask, need: Need, start: float, end: float, node: int | None = None
+    ) -> Hold | None:
         begun = len(self._journal)
         self._drop(hold)
-        seat = self.book.find(hold.need, first, last)
+        book = self.book
+        seat = book.find(need, start, end) if node is None else book.room_on(node, need, start, end)
         if seat is None:
             self._roll_back(begun)
             return None
-        return self._put(self._for_both(hold, first, last, seat, ask))
+        return self._put(self._for_both(replace(hold, need=need), start, end, seat, ask))
 
     def _instead(self, hold: Hold, start: float, end: float, seat: Seat, ask: Ask) -> Hold:
         if (start, end) == (hold.start, hold.end) and ask.key in hold.keys:
@@ -259,7 +290,7 @@ class Admission:
         return True
 
     def _place(self, ask: Ask, need: Need, start: float, end: float, displaced: list[str]) -> Hold | None:
-        """A seat of its own: where it can be loaded in time, else at all, else by moving, else by displacing."""
+        """A seat of its own: best one to be loaded in time, then any, then by moving, then by displacing."""
         near = list(dict.fromkeys(hold.seat.node for hold in self.of_model(ask.model)))
         seat = None
         if ask.lead and start - ask.lead > self.now:
@@ -356,20 +387,19 @@ class Admission:
                 return None, gone
             victim = min(holders, key=lambda h: (h.seat.units < short, h.volume, h.number))
             self._drop(victim)
-            if victim.start < wanted.start and victim.settled and victim.kept_until:
-                self._put(replace(victim, end=wanted.start))
+            if victim.settled and victim.start < wanted.start:
+                self._put(replace(victim, end=wanted.start, number=-1))
+                victim = replace(victim, start=wanted.start)
             gone.append(victim)
         gone.sort(key=lambda hold: (-hold.volume, hold.number))
         return self._put(replace(wanted, seat=seat)), gone
 
     def _again(self, hold: Hold) -> bool:
         """Seat what was taken away anew, if it can be."""
-        if hold.settled and hold.start <= self.now:
-            return False
         seat = self.book.find(hold.need, hold.start, hold.end)
         if seat is None:
             return False
-        self._put(replace(hold, seat=seat))
+        self._put(replace(hold, seat=seat, number=-1, settled=hold.start <= self.now))
         return True
 
     # Keeping the book
@@ -412,7 +442,20 @@ class Admission:
             self._of_key[key].discard(hold.number)
 
 
-def _union(windows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _for_either(one: Need, other: Need) -> Need | None:
+    """What is enough for both, as one replica can only be run in one way at a time."""
+    if one == other:
+        return one
+    if one.accelerator and other.accelerator and one.accelerator != other.accelerator:
+        return None
+    return Need(
+        max(one.footprint_bytes, other.footprint_bytes),
+        max(one.gpus or 0, other.gpus or 0) or None,
+        one.accelerator or other.accelerator,
+    )
+
+
+def union(windows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Windows joined where they touch or overlap."""
     joined: list[tuple[float, float]] = []
     for start, end in sorted(windows):
