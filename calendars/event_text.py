@@ -8,10 +8,12 @@ A model is named by, in this order:
 1. a ``model: NAME`` line or a model key ``nnsight.…TransformersModel:{"repo_id": …}`` in the
    description; the title is then free,
 2. the same in the title,
-3. the title alone, where it is a single word that can be a name.
+3. the title alone, where it is a single word that can be a name; GPUs may follow it, as in
+   ``Llama-70B 8xH100``.
 
 NAME is an alias of the catalog or a repo id of the Hugging Face Hub. Further ``key: value`` lines
-(`FIELDS`) may stand anywhere in the description; every other line is free text.
+(`FIELDS`) may stand anywhere in the description, and so may a line that is ``8xH100`` and nothing else,
+short for ``gpus: 8`` and ``accelerator: H100``; every other line is free text.
 
 Where free text ends: a line whose word before ``:`` or ``=`` *is* one of the keys is always meant
 as a setting, and a bad value is a problem. A line whose word only *resembles* a key (``replica``,
@@ -24,52 +26,37 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from calendars.html_text import plain_text
-from calendars.reservation import (
-    MAX_GPUS,
-    MAX_PRIORITY,
-    MAX_REPLICAS,
-    MODEL_CLASS,
-    Dtype,
-    Frozen,
-    ModelRequest,
+from calendars.event_values import (
+    EXAMPLE_MODEL,
+    FIELDS,
+    READERS,
+    counted_gpus,
+    is_kind_of_gpu,
+    read_model,
 )
+from calendars.html_text import plain_text
+from calendars.reservation import MODEL_CLASS, Frozen, ModelRequest
 from calendars.status_block import strip_block
 
 MAX_TITLE_CHARACTERS = 1_000
 MAX_DESCRIPTION_CHARACTERS = 20_000
 """Longer texts are refused unread: cutting them could drop a setting without a word."""
 
-EXAMPLE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-FIELDS = ("model", "revision", "task", "replicas", "dtype", "gpus", "priority", "trust_remote_code")
-"""Keys understood at the start of a description line, in the order they are rendered."""
-
 _LANGUAGE_MODEL_CLASS = "nnsight.modeling.language.LanguageModel"
 """Mints the same keys as `MODEL_CLASS`, whose name nnsight then writes into them."""
 
-_DTYPES: dict[str, Dtype] = {
-    "float32": "float32",
-    "fp32": "float32",
-    "f32": "float32",
-    "float": "float32",
-    "bfloat16": "bfloat16",
-    "bf16": "bfloat16",
-    "float16": "float16",
-    "fp16": "float16",
-    "f16": "float16",
-    "half": "float16",
-}
-
 _ALSO_WRITTEN = {
-    "prio": "priority",
-    "precision": "dtype",
-    "repo": "model",
-    "repo_id": "model",
-    "branch": "revision",
+    "prio": ("priority",),
+    "precision": ("dtype",),
+    "repo": ("model",),
+    "repo_id": ("model",),
+    "branch": ("revision",),
+    "gpu": ("gpus", "accelerator"),
+    "gpu_type": ("accelerator",),
+    "gpu_kind": ("accelerator",),
 }
 """Words people use for a key that do not look like it; treated like misspellings of it."""
 
@@ -134,74 +121,7 @@ def render_request(request: ModelRequest) -> str:
     return text
 
 
-# --- what counts as a value --------------------------------------------------------------------
-
 _STRAIGHT_QUOTES = str.maketrans("“”„‟«»″＂‘’‚‛‹›′＇", '"' * 8 + "'" * 8)
-_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
-_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}", re.ASCII)
-_TASK = re.compile(r"[a-z][a-z0-9-]{0,63}", re.ASCII)
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
-_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
-
-
-def _model(value: str) -> str | None:
-    """An alias, or a repo id by the Hub's rules: no path, no "..", no "--", names of 1 to 96 characters."""
-    hub = _HUB.match(value)
-    name = re.split(r"[?#]", value[hub.end() :], maxsplit=1)[0].rstrip("/") if hub else value
-    parts = name.split("/")
-    if len(parts) > 2 or ".." in name or "--" in name or name.endswith(".git"):
-        return None
-    if any(len(part) > 96 or not _NAME.fullmatch(part) for part in parts):
-        return None
-    return name
-
-
-def _revision(value: str) -> str | None:
-    return value if _REVISION.fullmatch(value) and ".." not in value else None
-
-
-def _task(value: str) -> str | None:
-    return value.lower() if _TASK.fullmatch(value.lower()) else None
-
-
-def _dtype(value: str) -> str | None:
-    return _DTYPES.get(value.lower().removeprefix("torch."))
-
-
-def _whole_number(lowest: int, highest: int) -> Callable[[str], int | None]:
-    def read(value: str) -> int | None:
-        if not _WHOLE_NUMBER.fullmatch(value):
-            return None
-        return int(value) if lowest <= int(value) <= highest else None
-
-    return read
-
-
-def _yes_or_no(value: str) -> bool | None:
-    return {"true": True, "yes": True, "false": False, "no": False}.get(value.lower())
-
-
-class _Field(NamedTuple):
-    read: Callable[[str], str | int | bool | None]
-    must_be: str
-    example: str
-
-
-_READERS = {
-    "model": _Field(_model, f"an alias or a repo id such as {EXAMPLE_MODEL}", EXAMPLE_MODEL),
-    "revision": _Field(_revision, "a branch, tag or commit without spaces", "main"),
-    "task": _Field(_task, "a task of the Hub such as text-generation", "text-generation"),
-    "replicas": _Field(_whole_number(1, MAX_REPLICAS), f"a whole number from 1 to {MAX_REPLICAS}", "2"),
-    "dtype": _Field(_dtype, "one of float32, bfloat16 and float16", "bfloat16"),
-    "gpus": _Field(_whole_number(1, MAX_GPUS), f"a whole number from 1 to {MAX_GPUS}", "1"),
-    "priority": _Field(
-        _whole_number(-MAX_PRIORITY, MAX_PRIORITY),
-        f"a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}",
-        "10",
-    ),
-    "trust_remote_code": _Field(_yes_or_no, "true or false", "true"),
-}
-
 
 # --- reading -------------------------------------------------------------------------------------
 
@@ -228,11 +148,13 @@ def _title_settings(title: str, description: str) -> list[_Setting]:
     if any(setting.field == "model" for setting in settings):
         return settings
     written = _unquoted(title.translate(_STRAIGHT_QUOTES))
-    name = _model(written)
-    if name is not None:
-        return [_Setting("model", name, written)]
+    name, rest = [*written.split(None, 1), "", ""][:2]
+    wanted = _counted(rest.strip("() "))
+    model = read_model(name.rstrip(",;") if wanted else written)
+    if model is not None and not _counted(written):
+        return [_Setting("model", model, written), *wanted]
     words = f"{title}\n{plain_text(description)}".split()
-    meant = next((word for word in words if "/" in word and _model(word)), EXAMPLE_MODEL)
+    meant = next((word for word in words if "/" in word and read_model(word)), EXAMPLE_MODEL)
     if not title.strip():
         found = "the title is empty and the description has no `model:` line"
     elif len(title.split()) == 1:
@@ -271,39 +193,58 @@ def _settings(text: str) -> list[_Setting]:
     rest.append(text[position:])
     # A space in the key's place keeps the words around it apart.
     for line in " ".join(rest).splitlines():
-        setting = _line_setting(line)
-        if setting is not None:
-            settings.append(setting)
+        settings.extend(_line_settings(line))
     return settings
 
 
+_BULLET = re.compile(r"^[\s>*•·◦‣▪●○■□–—+-]+", re.ASCII)
 _LINE = re.compile(r"[\s>*•·◦‣▪●○■□–—+-]*([A-Za-z][A-Za-z_-]{0,39})\s*[:=：](?!//)(.*)", re.ASCII)
 
 
-def _line_setting(line: str) -> _Setting | None:
-    """The setting a line makes, or None for free text (the module docstring draws the border)."""
+def _line_settings(line: str) -> list[_Setting]:
+    """The settings a line makes; none for free text (the module docstring draws the border)."""
     match = _LINE.fullmatch(line.strip())
     if match is None:
-        return None
+        return _counted(_BULLET.sub("", line).strip())
     word = match[1].lower().replace("-", "_")
     value = _unquoted(match[2])
     if word in FIELDS:
         if not value and word != "model":
-            return None  # a line left blank in a form, or a heading
-        return _setting(word, value)
+            return []  # a line left blank in a form, or a heading
+        return _meant(word, value)
     near = difflib.get_close_matches(word, FIELDS, n=1, cutoff=_RESEMBLANCE)
-    for field in [_ALSO_WRITTEN[word]] if word in _ALSO_WRITTEN else near:
-        read = _READERS[field].read(value)
+    for field in _ALSO_WRITTEN.get(word, near):
+        if field == "accelerator" and not is_kind_of_gpu(value):
+            continue  # any word could be one
+        read = value if field == "gpus" and _counted(value) else READERS[field].read(value)
         if read is not None:
             raise _NotUnderstood(
                 f"{_shown(match[1])} is not a setting; did you mean `{field}`?", f"{field}: {_written(read)}"
             )
-    return None
+    return []
 
 
-def _setting(field: str, written: str) -> _Setting:
-    reader = _READERS[field]
-    value = reader.read(written)
+def _counted(written: str) -> list[_Setting]:
+    """The settings in ``8xH100``, where it can hardly be anything else."""
+    counted = counted_gpus(written)
+    return _meant("gpus", written) if counted and is_kind_of_gpu(counted[1]) else []
+
+
+def _meant(field: str, written: str) -> list[_Setting]:
+    """What a key was set to; GPUs may be counted and named at once."""
+    counted = counted_gpus(written) if field in ("gpus", "accelerator") else None
+    if counted is None:
+        return [_setting(field, written)]
+    return [
+        _setting(name, value, written) for name, value in zip(("gpus", "accelerator"), counted, strict=True)
+    ]
+
+
+def _setting(field: str, value_written: str, written: str | None = None) -> _Setting:
+    """``written`` is the whole of which the value is a part."""
+    reader = READERS[field]
+    value = reader.read(value_written)
+    written = value_written if written is None else written
     if value is None:
         found = f"is {_shown(written)}" if written else "is empty"
         raise _NotUnderstood(f"{field} {found}, but must be {reader.must_be}.", f"{field}: {reader.example}")

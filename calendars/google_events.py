@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from calendars.event_text import EXAMPLE_MODEL, MAX_TITLE_CHARACTERS, Problem, parse_event
+from calendars.event_text import MAX_TITLE_CHARACTERS, Problem, parse_event
+from calendars.event_values import EXAMPLE_MODEL
 from calendars.ics_events import MAX_EVENT_DAYS
 from calendars.ics_times import EARLIEST_YEAR, LATEST_YEAR, Moment, NotUnderstood
 from calendars.reservation import Misunderstood, Reservation

@@ -15,6 +15,9 @@ MODEL_CLASS = "nnsight.modeling.transformers.TransformersModel"
 MAX_REPLICAS = 64
 MAX_GPUS = 1024
 MAX_PRIORITY = 1000
+MAX_ACCELERATOR_CHARACTERS = 64
+ACCELERATOR = "[A-Za-z0-9](?:[A-Za-z0-9 -]*[A-Za-z0-9])?"
+"""How a kind of GPU may be called: letters, digits, spaces and dashes."""
 
 
 def _to_utc(value: datetime) -> datetime:
@@ -31,12 +34,15 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Accelerator = Annotated[str, Field(max_length=MAX_ACCELERATOR_CHARACTERS, pattern=f"^{ACCELERATOR}$")]
+
+
 class ModelRequest(Frozen):
     """What an event asks for, as written: not yet looked up in any catalog.
 
     ``model`` is an alias (``SmolLM2-135M-Instruct``) or a Hugging Face repo id
     (``HuggingFaceTB/SmolLM2-135M-Instruct``). ``None`` means "not said: use the default".
-    ``gpus`` is the number of whole GPUs one replica asks for.
+    ``gpus`` is the number of whole GPUs one replica asks for, ``accelerator`` their kind (``H100``).
     """
 
     model: str = Field(min_length=1, max_length=200)
@@ -46,6 +52,7 @@ class ModelRequest(Frozen):
     replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
     dtype: Dtype | None = None
     gpus: int | None = Field(default=None, ge=1, le=MAX_GPUS)
+    accelerator: Accelerator | None = None
     priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
 
 

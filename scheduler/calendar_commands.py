@@ -122,6 +122,7 @@ def doctor(as_json: bool) -> Exit:
 @click.option("--replicas", type=click.IntRange(1, MAX_REPLICAS), help="How many copies.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.")
 @click.option("--gpus", type=click.IntRange(1, MAX_GPUS), help="Whole GPUs for each replica.")
+@click.option("--accelerator", metavar="KIND", help="Kind of GPU, such as H100.")
 @click.option("--priority", type=click.IntRange(-MAX_PRIORITY, MAX_PRIORITY), help="Higher goes first.")
 @click.option("--revision", help="Branch, tag or commit of the model.")
 @click.option("--task", help="Task of the model, such as text-generation.")

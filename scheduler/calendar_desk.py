@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from calendars.event_text import EXAMPLE_MODEL, Problem, parse_event
+from calendars.event_text import Problem, parse_event
+from calendars.event_values import EXAMPLE_MODEL
 from calendars.google import GoogleCalendar
 from calendars.google_checkup import GoogleCheckup, Habits
 from calendars.google_client import Manners

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from calendars.reservation import MODEL_CLASS, Dtype, Frozen, UtcDatetime
+from calendars.reservation import MODEL_CLASS, Accelerator, Dtype, Frozen, UtcDatetime
 from scheduler.cluster.node import Cluster, DeviceKind
 
 DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -36,6 +36,7 @@ class CatalogEntry(Frozen):
     task: str | None = None
     dtype: Dtype | None = None
     gpus: int | None = Field(default=None, ge=1)
+    accelerator: Accelerator | None = None
     replicas: int | None = Field(default=None, ge=1)
     parameters: int | None = Field(default=None, ge=1, le=MAX_PARAMETERS)
     trust_remote_code: bool = False
@@ -129,6 +130,15 @@ class Model(Frozen):
     def name(self) -> str:
         """What people call it: repo id, with the revision if one is asked for."""
         return f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id
+
+
+class Tier(StrEnum):
+    """Where a model's weights are, from the nearest to its device to the farthest."""
+
+    HOT = "hot"  # on its device, behind Serve
+    WARM = "warm"  # in a node's memory
+    COLD = "cold"  # on a node's disk
+    REMOTE = "remote"  # not here yet
 
 
 # Reasons

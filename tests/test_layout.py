@@ -102,7 +102,11 @@ def test_example_in_the_catalog_is_accepted(tmp_path: Path) -> None:
     example = [line[3:] for line in text.splitlines() if line.startswith("#   ")]
     (tmp_path / "models.yml").write_text("models:\n" + "\n".join(example))
     (entry,) = load_catalog(tmp_path / "models.yml").entries
-    assert (entry.gpus, entry.bookable_by) == (1, ("ada@example.org", "lab.example.org"))
+    assert (entry.gpus, entry.accelerator, entry.bookable_by) == (
+        1,
+        "H100",
+        ("ada@example.org", "lab.example.org"),
+    )
 
 
 def test_dockerfile_copies_and_runs_what_is_there() -> None:

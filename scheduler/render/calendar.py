@@ -37,11 +37,18 @@ def options(request: ModelRequest) -> str:
         request.task or "",
         f"{request.replicas} replicas" if request.replicas > 1 else "",
         request.dtype or "",
-        f"{request.gpus} GPU{'s' if request.gpus > 1 else ''} each" if request.gpus else "",
+        _gpus(request),
         f"priority {request.priority}" if request.priority else "",
         "its own code" if request.trust_remote_code else "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def _gpus(request: ModelRequest) -> str:
+    if request.gpus is None:
+        return f"on {request.accelerator}" if request.accelerator else ""
+    kind = f"{request.accelerator} " if request.accelerator else ""
+    return f"{request.gpus} {kind}GPU{'s' if request.gpus > 1 else ''} each"
 
 
 def span(event: Event, at: datetime) -> str:

@@ -39,7 +39,7 @@ UNDERSTOOD = {
     "every line": (
         "x",
         "model: a/b\nrevision: refs/pr/7\ntask: text-generation\n"
-        "replicas: 2\ndtype: bf16\ngpus: 1\npriority: -5",
+        "replicas: 2\ndtype: bf16\ngpus: 1\naccelerator: A100  80GB\npriority: -5",
         asks(
             "a/b",
             revision="refs/pr/7",
@@ -47,6 +47,7 @@ UNDERSTOOD = {
             replicas=2,
             dtype="bfloat16",
             gpus=1,
+            accelerator="A100 80GB",
             priority=-5,
         ),
     ),
@@ -80,6 +81,31 @@ UNDERSTOOD = {
         asks("a/b"),
     ),
     "model key inside a sentence": ("x", f"please run {KEY}, thanks", asks("a/b", task="text-generation")),
+    "GPUs counted and named at once": ("gpt2", "gpus: 8xH100", asks("gpt2", gpus=8, accelerator="H100")),
+    "and under the other key": (
+        "gpt2",
+        "accelerator: 2 x RTX 4090",
+        asks("gpt2", gpus=2, accelerator="RTX 4090"),
+    ),
+    "and on a line of their own": (
+        "gpt2",
+        "for us\n - 4× A100-80GB",
+        asks("gpt2", gpus=4, accelerator="A100-80GB"),
+    ),
+    "and in the title": ("a/b 8xH100", "replicas: 2", asks("a/b", gpus=8, accelerator="H100", replicas=2)),
+    "and in the title, set off": ("a/b, (2 x H100)", "", asks("a/b", gpus=2, accelerator="H100")),
+    "and again, the same": (
+        "gpt2 2xH100",
+        "gpus: 2\naccelerator: H100",
+        asks("gpt2", gpus=2, accelerator="H100"),
+    ),
+    "a kind of GPU alone": ("gpt2", "Accelerator: NVIDIA H100", asks("gpt2", accelerator="NVIDIA H100")),
+    "a line that counts something else": (
+        "gpt2",
+        "2x faster\n10x10\n3x room 12\n2x H100 please",
+        asks("gpt2"),
+    ),
+    "a sentence about acceleration": ("gpt2", "accelerate: everything we have", asks("gpt2")),
     "the same thing said twice": ("x", f"{KEY}\nmodel: a/b\nmodel: a/b", asks("a/b", task="text-generation")),
     "the same dtype in two spellings": (
         "gpt2",
@@ -139,6 +165,7 @@ NOT_UNDERSTOOD = {
     "words, no model": ("Team lunch", "bring food", ["'Team lunch'"], f"model: {REPO}"),
     "words around a model": ("Run a/b please", "", ["'Run a/b please'"], "model: a/b"),
     "a model on a line of its own": ("Our run", "with\na/b\nfrom nine", ["'Our run'"], "model: a/b"),
+    "GPUs, no model": ("8xH100", "", ["'8xH100'", "no alias"], f"model: {REPO}"),
     "a path": ("../../etc/passwd", "", ["'../../etc/passwd'"], f"model: {REPO}"),
     "three parts": ("x", "model: a/b/c", ["model", "'a/b/c'"], f"model: {REPO}"),
     "an absolute path": ("x", "model: /srv/weights", ["model", "'/srv/weights'"], f"model: {REPO}"),
@@ -148,6 +175,21 @@ NOT_UNDERSTOOD = {
     "too many": ("gpt2", "replicas: 65", ["replicas", "'65'"], "replicas: 2"),
     "a number with thousands of digits": ("gpt2", "gpus: " + "9" * 5000, ["gpus"], "gpus: 1"),
     "other digits": ("gpt2", "replicas: ٣", ["replicas", "'٣'"], "replicas: 2"),
+    "GPUs without their number": ("gpt2", "gpus: H100", ["gpus", "'H100'", "8xH100"], "gpus: 1"),
+    "too many of a kind": ("gpt2", "gpus: 2000xH100", ["gpus is '2000xH100'", "1 to 1024"], "gpus: 1"),
+    "too many of a kind, in the title": ("gpt2 0xH100", "", ["gpus is '0xH100'"], "gpus: 1"),
+    "counted twice": ("gpt2 8xH100", "gpus: 4", ["gpus", "'8xH100'", "'4'"], "gpus: 8"),
+    "two kinds": ("gpt2", "8xH100\naccelerator: A100", ["accelerator", "'A100'"], "accelerator: H100"),
+    "a kind with other signs": (
+        "gpt2",
+        "accelerator: <H100>",
+        ["accelerator", "dashes"],
+        "accelerator: H100",
+    ),
+    "a kind without end": ("gpt2", "accelerator: " + "H" * 65, ["accelerator", "64"], "accelerator: H100"),
+    "misspelt, a kind": ("gpt2", "acelerator: H100", ["did you mean `accelerator`"], "accelerator: H100"),
+    "gpu of a kind": ("gpt2", "GPU: H100", ["'GPU'", "`accelerator`"], "accelerator: H100"),
+    "gpu, counted": ("gpt2", "gpu: 8xH100", ["'gpu'", "`gpus`"], "gpus: 8xH100"),
     "priority in words": ("gpt2", "priority: high", ["priority", "'high'"], "priority: 10"),
     "a dtype that is not served": ("gpt2", "dtype: int3", ["dtype", "'int3'", "bfloat16"], "dtype: bfloat16"),
     "a revision with spaces": (
@@ -231,7 +273,19 @@ PIECES = st.sampled_from(
     [
         *FIELDS,
         *"ab/.-_:=\n\t{}[]<>&;\"'`“”1209 \\\0\u2028\ud800\U0001f600",
-        *("model: ", "replica", "nnsight.", MODEL_CLASS, KEY, ":{", "null", "<br>", "&nbsp;"),
+        *(
+            "model: ",
+            "replica",
+            "8xH100",
+            "H100",
+            "nnsight.",
+            MODEL_CLASS,
+            KEY,
+            ":{",
+            "null",
+            "<br>",
+            "&nbsp;",
+        ),
         "https://huggingface.co/",
     ]
 )
@@ -264,6 +318,7 @@ REQUESTS = st.builds(
     replicas=st.integers(1, MAX_REPLICAS),
     dtype=st.none() | st.sampled_from(["float32", "bfloat16", "float16"]),
     gpus=st.none() | st.integers(1, MAX_GPUS),
+    accelerator=st.none() | st.from_regex(r"\A[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){0,30}\Z"),
     priority=st.integers(-MAX_PRIORITY, MAX_PRIORITY),
 )
 

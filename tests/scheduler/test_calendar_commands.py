@@ -36,6 +36,7 @@ def test_what_is_booked_is_listed_and_gone_when_cancelled(run: Run, any_calendar
         "replicas": 2,
         "dtype": "float16",
         "gpus": 1,
+        "accelerator": None,
         "priority": 5,
     }
     start, end = (datetime.fromisoformat(one[side]) for side in ("start", "end"))
