@@ -13,6 +13,7 @@ from typing import Any
 
 from serve_apps.contract import ModelArgs, ModelConfig
 from serve_apps.messages import BlockRequest, Chunk, Frame, FrameKind, GenerationRequest, Refusal
+from serve_apps.model.cost import Cost
 from serve_apps.model.executor import Block, Executor, InProcessExecutor
 from serve_apps.model.generation import Generator
 from serve_apps.model.isolation import ModelBaseline, freeze_memory
@@ -110,7 +111,7 @@ class ModelReplica:
         cancelled = threading.Event()
         async with self._turn:
             yield Frame(FrameKind.RUNNING)
-            cost = _Cost()
+            cost = Cost()
 
             def work(emit: Callable[[Any], None]) -> None:
                 block = Block(request.payload, request.compress, request.env, request.limit_seconds)
@@ -139,31 +140,6 @@ def _inline(request: BlockRequest, frame: Frame, meta: dict[str, Any]) -> Frame:
     if frame.kind is not FrameKind.RESULT or len(frame.data) > request.inline_limit:
         return frame
     return Frame(FrameKind.COMPLETED, completed_frame(request.job_id, frame.data, meta))
-
-
-class _Cost:
-    """What a traced block took, measured here: what runs inside it could say anything."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self._started = time.monotonic()
-        self._devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
-        for device in self._devices:
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def meta(self) -> dict[str, Any]:
-        """nnsight's keys: ``runtime`` in seconds, memory in bytes, shares of a device in percent."""
-        import torch
-
-        peaks = {device: torch.cuda.max_memory_allocated(device) for device in self._devices}
-        totals = {d: torch.cuda.get_device_properties(d).total_memory for d in self._devices}
-        return {
-            "runtime": time.monotonic() - self._started,
-            "max_memory_usage": sum(peaks.values()),
-            "max_mem_by_gpu": {str(d): peak for d, peak in peaks.items()},
-            "max_mem_pct_by_gpu": {str(d): 100 * peak / totals[d] for d, peak in peaks.items()},
-        }
 
 
 async def _in_thread(
