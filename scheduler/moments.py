@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from scheduler.errors import OperatorError
 
 FURTHEST = timedelta(days=36_525)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+WINDOW_EXAMPLES = "“tomorrow 14:00-18:00”, “friday 22:00-06:00”, “2026-12-24 09:00 for 3h” or “+90m to 18:00”"
+
+_CLOCK = r"\d{1,2}:\d{2}(?::\d{2})?"
+
+
+class SystemZone(tzinfo):
+    """The zone of this machine's clock, with the offset that holds at each instant."""
+
+    def utcoffset(self, dt: datetime | None) -> timedelta | None:
+        return None if dt is None else dt.replace(tzinfo=None).astimezone().utcoffset()
+
+    def dst(self, dt: datetime | None) -> timedelta | None:
+        return None
+
+    def tzname(self, dt: datetime | None) -> str | None:
+        return None if dt is None else dt.replace(tzinfo=None).astimezone().tzname()
+
+    def fromutc(self, dt: datetime) -> datetime:
+        local = dt.replace(tzinfo=UTC).astimezone()
+        first = local.replace(tzinfo=self, fold=0)
+        # In the hour that comes twice when clocks are put back, the second one is told apart by its fold.
+        return first if first.utcoffset() == local.utcoffset() else first.replace(fold=1)
 
 
 def parse_moment(text: str, now: datetime) -> datetime:
-    """Read ``14:00`` (today), ``tomorrow 14:00``, ``+90m`` (from now) or ISO 8601.
+    """Read ``now``, ``14:00`` (today), ``tomorrow 14:00``, ``friday 14:00``, ``+90m`` (from now) or ISO 8601.
 
-    A time without a zone is in the zone of ``now``.
+    A time without a zone is in the zone of ``now``. A weekday is the next of its name, today included.
 
     Raises:
         OperatorError: it is none of these.
@@ -26,19 +49,94 @@ def parse_moment(text: str, now: datetime) -> datetime:
     except (ValueError, OverflowError) as error:
         raise OperatorError(
             f"“{text}” is not a time this can plan for.",
-            "Write 14:00, “tomorrow 14:00”, +90m or 2026-12-24T14:00.",
+            "Write 14:00, “tomorrow 14:00”, “friday 14:00”, +90m or 2026-12-24T14:00.",
         ) from error
     return moment
 
 
+def parse_window(text: str, now: datetime) -> tuple[datetime, datetime]:
+    """Read a start and an end: ``tomorrow 14:00-18:00``, ``2026-12-24 09:00 for 3h``, ``+90m to 18:00``.
+
+    An end that is a clock time only is on the day of the start, or on the next where it would not be
+    after it; one like ``+2h`` counts from the start. Without a start, as in ``for 3h``, it is now.
+
+    Raises:
+        OperatorError: it is none of these, it lasts no time, or it is over.
+    """
+    try:
+        start, end = _window(" ".join(re.sub("[–—]", "-", text).split()), now)
+        if end <= start:
+            raise ValueError("it does not last")
+    except (ValueError, OverflowError, OperatorError) as error:
+        raise OperatorError(
+            f"“{text}” is not a start and an end this can plan for.", f"Write {WINDOW_EXAMPLES}."
+        ) from error
+    if end <= now:
+        raise OperatorError(f"“{text}” is over already.", f"Write {WINDOW_EXAMPLES}.")
+    return start, end
+
+
+def split_window(text: str, now: datetime) -> tuple[str, datetime, datetime]:
+    """What stands before the window at the end of a text, and the window.
+
+    Raises:
+        OperatorError: the text does not end in a window, or that window is over.
+    """
+    words = text.split()
+    over: OperatorError | None = None
+    for first in range(1, len(words)):
+        try:
+            start, end = parse_window(" ".join(words[first:]), now)
+        except OperatorError as error:
+            over = over or (error if "over already" in error.reason else None)
+            continue
+        return " ".join(words[:first]), start, end
+    raise over or OperatorError(
+        f"“{text}” does not end in a start and an end.", f"Write after the model {WINDOW_EXAMPLES}."
+    )
+
+
 def _parse(text: str, now: datetime) -> datetime:
     written = text.strip().lower()
+    if written == "now":
+        return now
     if match := re.fullmatch(r"\+(\d{1,6})([smhd])", written):
-        return now + timedelta(seconds=int(match[1]) * SECONDS[match[2]])
+        return _later(now, int(match[1]) * SECONDS[match[2]])
     day, _, clock = written.rpartition(" ")
-    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", clock) and day in ("", "today", "tomorrow"):
+    if re.fullmatch(_CLOCK, clock) and (days := _days_ahead(day, now)) is not None:
         time = datetime.strptime(clock, "%H:%M:%S" if clock.count(":") == 2 else "%H:%M").time()  # noqa: DTZ007
-        date = now.date() + timedelta(days=day == "tomorrow")
-        return datetime.combine(date, time, tzinfo=now.tzinfo)
+        return datetime.combine(now.date() + timedelta(days=days), time, tzinfo=now.tzinfo)
     parsed = datetime.fromisoformat(text.strip())
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=now.tzinfo)
+
+
+def _days_ahead(day: str, now: datetime) -> int | None:
+    if day in ("", "today", "tomorrow"):
+        return int(day == "tomorrow")
+    found = [number for number, name in enumerate(WEEKDAYS) if len(day) >= 3 and name.startswith(day)]
+    return (found[0] - now.weekday()) % 7 if found else None
+
+
+def _later(moment: datetime, seconds: float) -> datetime:
+    """So many seconds later, also where clocks are changed in between."""
+    return (moment.astimezone(UTC) + timedelta(seconds=seconds)).astimezone(moment.tzinfo)
+
+
+def _window(text: str, now: datetime) -> tuple[datetime, datetime]:
+    if match := re.fullmatch(r"(?:(.+) )?for (\d{1,6}(?:\.\d{1,6})?) ?(s|m|min|h|hours?|d|days?)", text):
+        start = parse_moment(match[1] or "now", now)
+        return start, _later(start, float(match[2]) * SECONDS[match[3][0]])
+    if match := re.fullmatch(rf"(?:(.+) )?({_CLOCK}) ?- ?({_CLOCK})", text):
+        return _until(parse_moment(f"{match[1] or ''} {match[2]}", now), match[3], now)
+    if match := re.fullmatch(r"(.+) (?:to|until|-) (.+)", text):
+        return _until(parse_moment(match[1], now), match[2], now)
+    raise ValueError("it has no end")
+
+
+def _until(start: datetime, end: str, now: datetime) -> tuple[datetime, datetime]:
+    if end.startswith("+"):
+        return start, parse_moment(end, start)
+    if not re.fullmatch(_CLOCK, end):
+        return start, parse_moment(end, now)
+    same_day = parse_moment(end, start)
+    return start, same_day if same_day > start else parse_moment(f"tomorrow {end}", start)
