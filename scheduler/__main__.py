@@ -20,6 +20,7 @@ from scheduler.calendar_commands import calendar
 from scheduler.controller import Controller, Stale
 from scheduler.daemon import Daemon
 from scheduler.errors import OperatorError
+from scheduler.keys_commands import keys
 from scheduler.logutil.logger import set_up_logging
 from scheduler.moments import parse_moment
 from scheduler.progress import Follower, Step, settled
@@ -59,6 +60,7 @@ def app() -> None:
 
 
 app.add_command(calendar)
+app.add_command(keys)
 
 
 @app.command()

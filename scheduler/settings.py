@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psutil
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -43,6 +43,7 @@ ENVIRONMENT_NAMES: dict[str, tuple[str, ...]] = {
     "DEV_RAY_DASHBOARD_PORT": ("ray", "dashboard_port"),
     "DEV_RAY_SERVE_PORT": ("serve", "port"),
     "N_DEVICES": ("ray", "num_gpus"),
+    "OBJECT_STORE_URL": ("serve", "object_store_url"),
 }
 """Names the service has always had in its environment, and the settings they set."""
 
@@ -121,6 +122,33 @@ class ServeSettings(_Group):
     public_url: str | None = Field(
         None, pattern="^https?://", description="Address that people are told; the one above by default"
     )
+    gateway_replicas: int = Field(1, ge=1, le=100, description="Gateway processes, all on the head")
+    gateway_dir: Path | None = Field(
+        None, description="Folder on the head for keys, jobs and results; gateway in the state directory"
+    )
+    require_keys: bool = Field(False, description="Ask for keys on loopback too; elsewhere always asked for")
+    requests_per_minute: int = Field(600, ge=1, le=1_000_000, description="Requests a key may make")
+    concurrent_per_key: int = Field(32, ge=1, le=100_000, description="Completions of a key at once")
+    queued_per_key: int = Field(20, ge=1, le=100_000, description="Requests of a key that wait for a model")
+    queued_per_model: int = Field(200, ge=1, le=100_000, description="Requests of all that wait for a model")
+    deadline_seconds: float = Field(600.0, gt=0, le=86400, description="Longest time of one request")
+    job_seconds: float = Field(600.0, gt=0, le=604800, description="Longest time a traced block may run")
+    max_wait_minutes: float = Field(
+        60.0, ge=0, le=10080, description="Longest time a traced block waits for its model and its turn"
+    )
+    max_upload_mib: int = Field(256, ge=1, le=100_000, description="Largest traced block")
+    results_gib: float = Field(10.0, gt=0, le=1_000_000, description="Room for results; the oldest go first")
+    results_hours: float = Field(24.0, gt=0, le=8760, description="How long results are kept")
+    object_store_url: str | None = Field(
+        None,
+        pattern="^https?://[^@]+$",
+        description="S3 server for results (http://minio:9000/bucket); the head's disk without it",
+    )
+    object_store_public_url: str | None = Field(
+        None, pattern="^https?://[^@]+$", description="The same server as clients reach it"
+    )
+    cors_origins: tuple[str, ...] = Field((), description="Origins whose web pages may call; * for all")
+    allowed_adapters: tuple[str, ...] = Field((), description="PEFT adapters that traced blocks may use")
 
     @property
     def url(self) -> str:
@@ -193,6 +221,13 @@ class Settings(BaseSettings):
     planning: PlanningSettings = PlanningSettings()
     models: ModelSettings = ModelSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _place_gateway(self) -> Settings:
+        # the gateway's configuration is made from its group alone, which therefore holds all of it
+        folder = self.path(self.serve.gateway_dir or self.state_dir / "gateway")
+        object.__setattr__(self, "serve", self.serve.model_copy(update={"gateway_dir": folder}))
+        return self
 
     def path(self, path: Path) -> Path:
         """A path of these settings, made absolute."""

@@ -66,19 +66,57 @@ class ModelConfig(_Agreed):
 
 
 class GatewayArgs(_Agreed):
-    """Arguments of the gateway application."""
+    """Arguments of the gateway application. No secrets: Serve shows them to whoever may ask it.
+
+    ``state_dir`` is a folder on the head's disk that all replicas of the gateway share: keys, jobs
+    and results. None gives each process a folder of its own that goes with it.
+    """
 
     marker: Literal["ndif-ray-service"] = "ndif-ray-service"
     contract: int = CONTRACT_VERSION
     kind: Literal["gateway"] = "gateway"
+    state_dir: str | None = None
     loopback_only: bool = True
-    """Whether Serve listens on loopback only; traced blocks are run for anyone only then."""
+    """Whether Serve listens on loopback only."""
+    require_keys: bool = False
+    """Whether clients need a key on loopback too; elsewhere they always do."""
     deadline_seconds: float = Field(default=600, gt=0)
     """Longest time one request may take, waiting for its turn included."""
+    job_seconds: float = Field(default=600, gt=0)
+    """Longest time a traced block may run."""
+    max_wait_seconds: float = Field(default=3600, ge=0)
+    """Longest time a traced block waits for its model to come up or for its turn."""
     max_blob_bytes: int = Field(default=256 * 1024**2, gt=0)
     """Largest traced block taken; other bodies end at 1 MiB."""
-    max_held_bytes: int = Field(default=512 * 1024**2, gt=0)
-    """Results of traced blocks held for their clients to fetch, all together."""
+    inline_bytes: int = Field(default=16 * 1024**2, ge=0)
+    """Larger results go by URL, which is faster above about this size."""
+    results_bytes: int = Field(default=10 * 1024**3, gt=0)
+    """Disk for results and for traced blocks that wait; the oldest results make room."""
+    result_seconds: float = Field(default=86400, gt=0)
+    """How long results are kept, and their links valid."""
+    public_url: str | None = None
+    """Base of the links that clients are given; by default the address they came to."""
+    object_store_url: str | None = None
+    """``http(s)://host:port/bucket`` of an S3 server that keeps results instead of the disk."""
+    object_store_public_url: str | None = None
+    """The same store as clients reach it, where that is another address."""
+    requests_per_minute: int = Field(default=600, gt=0)
+    """Requests one key may make; bursts up to a tenth of it are taken at once."""
+    concurrent_per_key: int = Field(default=32, gt=0)
+    """Completions under way for one key."""
+    queued_per_key: int = Field(default=20, gt=0)
+    """Requests of one key that may wait for one model, per kind of client."""
+    queued_per_model: int = Field(default=200, gt=0)
+    """Requests of all keys that may wait for one model, per kind of client."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose web pages may call the gateway; ``*`` is all of them."""
+    allowed_adapters: tuple[str, ...] = ()
+    """PEFT adapters a traced block may ask for, by repo id."""
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether a caller without a key is refused."""
+        return self.require_keys or not self.loopback_only
 
 
 class Route(_Agreed):
@@ -86,22 +124,27 @@ class Route(_Agreed):
 
     ``names`` are what clients may call it: repo id first, then aliases. ``applications`` are the
     Serve applications that serve it, one per node. ``until`` is the end of its last booking.
+    ``private_to`` are the mail addresses (without regard to case) of those who may use it, None for
+    everybody: where all bookings behind it are private, their organisers and attendees.
     """
 
     model_key: str
     names: tuple[str, ...] = Field(min_length=1)
     applications: tuple[str, ...] = ()
     until: AwareDatetime | None = None
+    private_to: tuple[str, ...] | None = None
 
 
 class Booking(_Agreed):
     """A booking that has not begun, or that could not be placed: what the gateway tells a client
-    who asks too early. ``refused`` is the reason in one sentence, None for one that is coming."""
+    who asks too early. ``refused`` is the reason in one sentence, None for one that is coming.
+    ``private_to`` is as in ``Route``."""
 
     names: tuple[str, ...] = Field(min_length=1)
     start: AwareDatetime
     end: AwareDatetime
     refused: str | None = None
+    private_to: tuple[str, ...] | None = None
 
 
 class GatewayConfig(_Agreed):

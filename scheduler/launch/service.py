@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from scheduler.errors import OperatorError
+from scheduler.keys import require_keys
 from scheduler.launch import ports
 from scheduler.launch.ray_node import RayHead, RayWorker
 from scheduler.launch.runtime import RuntimeFile, port_settings
@@ -82,7 +83,12 @@ def ending_quietly(console: Console) -> Iterator[None]:
 
 @contextmanager
 def head_running(settings: Settings, console: Console) -> Iterator[None]:
-    """A Ray head runs inside, and its note lies in the state directory."""
+    """A Ray head runs inside, and its note lies in the state directory.
+
+    Raises:
+        OperatorError: the gateway would be open without anybody having a key, or Ray does not start.
+    """
+    require_keys(settings)
     note = RuntimeFile(settings.runtime_file)
     node = RayHead(settings, console, on_spawned=lambda ray: note.write(port_settings(settings), ray))
     try:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from scheduler.errors import OperatorError
 from scheduler.render.sentences import sentence
 from scheduler.serve.naming import application_name
-from scheduler.settings import ServeSettings
+from scheduler.settings import GIB, MIB, ServeSettings
 from scheduler.types import Deployment, DeploymentStatus, Directory, Model, Placement, Plan
 from serve_apps import contract
 
@@ -107,9 +107,13 @@ class ServeState:
         return self._http_host is None or self._http_host in LOOPBACK
 
     def gateway_is_for(self, settings: ServeSettings) -> bool:
-        """Whether the gateway was deployed with the arguments it would be given now."""
+        """Whether the gateway was deployed with the arguments and replicas it would be given now."""
         app = self._applications.get(contract.GATEWAY_APPLICATION)
-        return app is None or _arguments(app) == _gateway_args(settings, self).model_dump(mode="json")
+        if app is None:
+            return True
+        replicas = _options(app, contract.GATEWAY_DEPLOYMENT).get("num_replicas")
+        same = _arguments(app) == _gateway_args(settings, self).model_dump(mode="json")
+        return same and replicas == settings.gateway_replicas
 
 
 def serve_config(plan: Plan, state: ServeState, settings: ServeSettings) -> dict[str, Any]:
@@ -127,7 +131,7 @@ def serve_config(plan: Plan, state: ServeState, settings: ServeSettings) -> dict
         "proxy_location": "HeadOnly",
         "http_options": {"host": settings.host, "port": settings.port},
         "applications": [
-            _gateway(plan.directory, _gateway_args(settings, state)),
+            _gateway(plan.directory, _gateway_args(settings, state), settings.gateway_replicas),
             *(_model(placement) for placement in plan.placements),
             *state.foreign_configs(),
         ],
@@ -135,10 +139,29 @@ def serve_config(plan: Plan, state: ServeState, settings: ServeSettings) -> dict
 
 
 def _gateway_args(settings: ServeSettings, state: ServeState) -> contract.GatewayArgs:
-    return contract.GatewayArgs(loopback_only=settings.loopback_only and state.listens_on_loopback())
+    return contract.GatewayArgs(
+        state_dir=str(settings.gateway_dir) if settings.gateway_dir else None,
+        loopback_only=settings.loopback_only and state.listens_on_loopback(),
+        require_keys=settings.require_keys,
+        deadline_seconds=settings.deadline_seconds,
+        job_seconds=settings.job_seconds,
+        max_wait_seconds=settings.max_wait_minutes * 60,
+        max_blob_bytes=settings.max_upload_mib * MIB,
+        results_bytes=int(settings.results_gib * GIB),
+        result_seconds=settings.results_hours * 3600,
+        public_url=settings.public_url,
+        object_store_url=settings.object_store_url,
+        object_store_public_url=settings.object_store_public_url,
+        requests_per_minute=settings.requests_per_minute,
+        concurrent_per_key=settings.concurrent_per_key,
+        queued_per_key=settings.queued_per_key,
+        queued_per_model=settings.queued_per_model,
+        cors_origins=settings.cors_origins,
+        allowed_adapters=settings.allowed_adapters,
+    )
 
 
-def _gateway(directory: Directory, args: contract.GatewayArgs) -> dict[str, Any]:
+def _gateway(directory: Directory, args: contract.GatewayArgs, replicas: int) -> dict[str, Any]:
     return {
         "name": contract.GATEWAY_APPLICATION,
         "route_prefix": GATEWAY_ROUTE,
@@ -147,6 +170,7 @@ def _gateway(directory: Directory, args: contract.GatewayArgs) -> dict[str, Any]
         "deployments": [
             {
                 "name": contract.GATEWAY_DEPLOYMENT,
+                "num_replicas": replicas,
                 "user_config": _gateway_config(directory).model_dump(mode="json"),
             }
         ],

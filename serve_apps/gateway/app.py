@@ -15,16 +15,13 @@ from serve_apps.gateway.http import Gateway, make_app
 
 logger = logging.getLogger("ray.serve")
 
+HEAD_RESOURCE = "node:__internal_head__"
 MAX_ONGOING_REQUESTS = 1000
 """Open streams and websockets count too, and cost next to nothing while they wait."""
 
 
 class GatewayReplica:
-    """The one replica of the gateway.
-
-    One, because jobs and results of nnsight's clients are in its memory: a websocket and the
-    request that belongs to it must meet in the same process.
-    """
+    """One of the gateway's replicas, which are all alike: what they must agree on is on their disk."""
 
     def __init__(self, args: dict[str, Any]) -> None:
         checked = GatewayArgs.model_validate(args)
@@ -42,12 +39,16 @@ class GatewayReplica:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The application for ``GatewayArgs``. Raises pydantic's ``ValidationError``."""
+    """The application for ``GatewayArgs``. Raises pydantic's ``ValidationError``.
+
+    The number of replicas stands in Serve's config, so that changing it restarts none.
+    """
     checked = GatewayArgs.model_validate(args)
     deployment = serve.deployment(serve.ingress()(GatewayReplica)).options(
         name=GATEWAY_DEPLOYMENT,
-        num_replicas=1,
-        ray_actor_options={"num_cpus": 0},
+        # On the head, where their common folder is. A resource that Ray gives its head alone, since a
+        # label would be another's to name.
+        ray_actor_options={"num_cpus": 0, "resources": {HEAD_RESOURCE: 0.001}},
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         health_check_period_s=5,
         health_check_timeout_s=30,

@@ -167,10 +167,10 @@ def _status(application: Any, before: AppStatus | None) -> AppStatus | None:
     deployment = application.deployments.get(MODEL_DEPLOYMENT)
     if status == "DELETING":
         return None
-    if deployment is not None and any(
-        count and state in ("RUNNING", "UPDATING") for state, count in deployment.replica_states.items()
-    ):
-        return AppStatus(AppState.SERVING)
+    states = deployment.replica_states.items() if deployment is not None else ()
+    serving = sum(count for state, count in states if state in ("RUNNING", "UPDATING"))
+    if serving:
+        return AppStatus(AppState.SERVING, replicas=serving)
     if status in ("DEPLOY_FAILED", "UNHEALTHY"):
         said = deployment.message if deployment is not None else ""
         return AppStatus(AppState.FAILED, said or application.message)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serve_apps.contract import GatewayArgs, GatewayConfig
 from serve_apps.gateway.backend import Backend, BackendError, GoneError
+from serve_apps.gateway.caller import current
+from serve_apps.gateway.dispatch import Dispatcher
+from serve_apps.gateway.doorkeeper import Departures, Doorkeeper
+from serve_apps.gateway.fairness import FairBackend, FairGate
 from serve_apps.gateway.generation import error_response, generation_routes
+from serve_apps.gateway.jobs import Desk
+from serve_apps.gateway.keys import ANONYMOUS, KEYS_FILE, Caller, KeyStore
 from serve_apps.gateway.limits import BodyLimit
 from serve_apps.gateway.nnsight import nnsight_routes
+from serve_apps.gateway.nnsight_jobs import job_routes
 from serve_apps.gateway.openai import model_body
 from serve_apps.gateway.routing import RoutingTable, Serving, Unavailable
 
@@ -30,28 +40,55 @@ def utc_now() -> datetime:
 
 
 class Gateway:
-    """What all routes share: the routing table, the models, and whose turn it is.
+    """What all routes share: the routing table, the models, whose turn it is, and who calls.
 
-    ``table`` is replaced as a whole by ``reconfigure``; a request keeps the one it began with.
+    ``table`` is replaced as a whole by ``reconfigure``; a request keeps the one it began with. To be
+    used inside ``at_work``, which runs the jobs of nnsight's clients, and closed.
     """
 
     def __init__(self, args: GatewayArgs, backend: Backend, now: Callable[[], datetime] = utc_now) -> None:
         self.args = args
-        self.backend = backend
         self.now = now
         self.table = RoutingTable()
+        self.gate = FairGate(args.queued_per_key, args.queued_per_model)
+        self.backend: Backend = FairBackend(backend, self.gate, args.deadline_seconds)
+        self.desk = Desk(args, backend)
+        self._keys = KeyStore(self.desk.folder / KEYS_FILE)
+        self._configured = False
+        self.dispatcher = Dispatcher(self.desk, lambda: self.table if self._configured else None, now)
         self._turns = itertools.count()
+
+    def at_work(self) -> AbstractAsyncContextManager[None]:
+        return self.dispatcher.at_work()
+
+    def close(self) -> None:
+        self._keys.close()
+        self.desk.close()
 
     def reconfigure(self, config: GatewayConfig) -> None:
         self.table = RoutingTable(config)
+        self._configured = True
+        self.desk.wake()
+
+    async def identify(self, key: str | None) -> Caller | None:
+        """Whose request it is, None for a stranger. Where no keys are needed, strangers are anonymous.
+
+        OpenAI's clients always send a key, and nnsight's may send one for another service.
+        """
+        caller = None if key is None else await asyncio.to_thread(self._keys.identify, key)
+        return caller if caller is not None or self.args.keys_required else ANONYMOUS
 
     async def find(self, name: str) -> Serving:
-        """Whom to call, the next in turn first. Raises ``BackendError`` where nobody is."""
-        found = self.table.resolve(name, await self.backend.statuses(), self.now())
+        """Whom to call, the least busy first. Raises ``BackendError`` where nobody is."""
+        statuses = await self.backend.statuses()
+        found = self.table.resolve(name, statuses, self.now(), current.get())
         if isinstance(found, Unavailable):
             raise BackendError(found.status, found.code, found.message, found.retry_after_seconds)
         first = next(self._turns) % len(found.applications)
-        return Serving(found.route, found.applications[first:] + found.applications[:first])
+        rotated = found.applications[first:] + found.applications[:first]
+        # sorting keeps the order of those that are equally busy
+        by_load = sorted(rotated, key=lambda one: self.gate.load(one) / max(1, statuses[one].replicas))
+        return Serving(found.route, tuple(by_load))
 
     async def ask(self, serving: Serving, call: Callable[[str], Awaitable[T]]) -> T:
         """Calls the model's applications in order until one was there to take the request."""
@@ -67,15 +104,29 @@ class Gateway:
 
 def make_app(gateway: Gateway) -> FastAPI:
     """The application. ``gateway.args.max_blob_bytes`` bounds nnsight's uploads, 1 MiB the rest."""
-    app = FastAPI(title="NDIF Ray Service", docs_url=None, redoc_url=None)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with gateway.at_work():
+            yield
+
+    app = FastAPI(title="NDIF Ray Service", docs_url=None, redoc_url=None, lifespan=lifespan)
+    # the last one added is the first to see a request
     app.add_middleware(
         BodyLimit,
         limit=lambda path: gateway.args.max_blob_bytes if path == "/request" else MAX_JSON_BYTES,
     )
+    app.add_middleware(Departures)
+    app.add_middleware(Doorkeeper, gateway=gateway)
+    if gateway.args.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=gateway.args.cors_origins, allow_methods=["*"], allow_headers=["*"]
+        )
     _error_handlers(app)
     _listing_routes(app, gateway)
     app.include_router(generation_routes(gateway))
     app.include_router(nnsight_routes(gateway))
+    app.include_router(job_routes(gateway))
     return app
 
 
@@ -104,12 +155,12 @@ def _listing_routes(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        listed = gateway.table.listing(await gateway.backend.statuses(), gateway.now())
+        listed = gateway.table.listing(await gateway.backend.statuses(), gateway.now(), current.get())
         return {"object": "list", "data": [model_body(item) for item in listed]}
 
     @app.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict[str, Any]:
-        listed = gateway.table.listing(await gateway.backend.statuses(), gateway.now())
+        listed = gateway.table.listing(await gateway.backend.statuses(), gateway.now(), current.get())
         for item in listed:
             if name.casefold() in {own.casefold() for own in item.names}:
                 return model_body(item)

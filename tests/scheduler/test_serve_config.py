@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from scheduler.errors import OperatorError
 from scheduler.serve.config import ServeState, serve_config
 from scheduler.serve.naming import application_name
-from scheduler.settings import ServeSettings
+from scheduler.settings import ServeSettings, load_settings
 from scheduler.types import DeploymentStatus, Model, Plan
-from serve_apps.contract import GatewayConfig, ModelArgs
+from serve_apps.contract import GatewayArgs, GatewayConfig, ModelArgs
 from tests.scheduler.builders import booking, cluster, cpu, gpus, known, planned
 
 ON = cluster(gpus("g", 8, 80), cpu("c", 8))
@@ -166,3 +167,27 @@ def test_application_names_tell_models_nodes_and_revisions_apart() -> None:
 def test_arguments_hold_no_more_than_the_contract_allows() -> None:
     config = serve_config(plan(a=7.0), ServeState({}), SETTINGS)["applications"][1]
     assert ModelArgs.model_validate(config["args"]).repo_id == "org/a"
+
+
+def test_the_gateway_is_given_its_folder_its_limits_and_its_replicas() -> None:
+    settings = load_settings(
+        state_dir="/srv/ndif", serve={"gateway_replicas": 3, "max_wait_minutes": 5}
+    ).serve
+    gateway = serve_config(plan(), ServeState({}), settings)["applications"][0]
+    args = GatewayArgs.model_validate(gateway["args"])
+    assert (args.state_dir, args.max_wait_seconds, args.keys_required) == ("/srv/ndif/gateway", 300, False)
+    assert gateway["deployments"][0]["num_replicas"] == 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"gateway_replicas": 2}, {"require_keys": True}, {"host": "0.0.0.0"}, {"job_seconds": 5}]
+)
+def test_a_gateway_of_other_settings_is_deployed_anew(change: dict[str, Any]) -> None:
+    gateway = serve_config(plan(), ServeState({}), SETTINGS)["applications"][0]
+    assert answer(app(gateway)).gateway_is_for(SETTINGS)
+    assert not answer(app(gateway)).gateway_is_for(ServeSettings(**change))
+
+
+def test_the_gateways_arguments_hold_no_secrets() -> None:
+    with pytest.raises(ValidationError):
+        ServeSettings(object_store_url="http://user:password@minio:9000/results")

@@ -18,7 +18,8 @@ class FakeBackend:
     """``answer`` is what every model says, ``frames`` what every block yields.
 
     ``errors`` maps applications to what asking them raises. ``asked`` notes who was asked for what.
-    A block whose frames are empty runs until it is cancelled, which ``cancelled`` tells.
+    A block that is ``endless``, or whose frames are empty, runs until it is cancelled, which
+    ``cancelled`` tells; ``begun`` tells that one began.
     """
 
     states: dict[str, AppState] = field(default_factory=dict)
@@ -27,6 +28,8 @@ class FakeBackend:
     frames: Sequence[Frame] = (Frame(FrameKind.RUNNING), Frame(FrameKind.RESULT, b"result"))
     errors: dict[str, BackendError] = field(default_factory=dict)
     asked: list[tuple[str, GenerationRequest | BlockRequest]] = field(default_factory=list)
+    endless: bool = False
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def statuses(self) -> Statuses:
@@ -51,9 +54,10 @@ class FakeBackend:
 
     async def run_block(self, application: str, request: BlockRequest) -> AsyncGenerator[Frame, None]:
         self._ask(application, request)
+        self.begun.set()
         for frame in self.frames:
             yield frame
-        if not self.frames:
+        if self.endless or not self.frames:
             try:
                 await asyncio.Event().wait()
             finally:

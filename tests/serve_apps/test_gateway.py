@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from serve_apps.contract import Booking, GatewayArgs, GatewayConfig, Route
 from serve_apps.gateway.backend import BackendError, GoneError
 from serve_apps.gateway.http import MAX_JSON_BYTES, Gateway, make_app
 from serve_apps.gateway.routing import AppState
-from serve_apps.messages import Chunk, Frame, FrameKind, GenerationRequest, Refusal
+from serve_apps.messages import Chunk, GenerationRequest, Refusal
 from tests.serve_apps.fakes import FakeBackend
 from tests.tiny_model import model_key
 
@@ -27,7 +28,7 @@ def backend() -> FakeBackend:
 
 
 @pytest.fixture
-def gateway(backend: FakeBackend) -> Gateway:
+def gateway(backend: FakeBackend) -> Iterator[Gateway]:
     gateway = Gateway(GatewayArgs(max_blob_bytes=2 * MAX_JSON_BYTES), backend, now=lambda: NOW)
     later = NOW + timedelta(minutes=1)
     gateway.reconfigure(
@@ -36,12 +37,14 @@ def gateway(backend: FakeBackend) -> Gateway:
             bookings=(Booking(names=("org/later",), start=later, end=later + timedelta(hours=1)),),
         )
     )
-    return gateway
+    yield gateway
+    gateway.close()
 
 
 @pytest.fixture
-def client(gateway: Gateway) -> TestClient:
-    return TestClient(make_app(gateway), base_url="http://127.0.0.1:8267")
+def client(gateway: Gateway) -> Iterator[TestClient]:
+    with TestClient(make_app(gateway), base_url="http://127.0.0.1:8267") as client:
+        yield client
 
 
 def events(text: str) -> list[Any]:
@@ -209,123 +212,3 @@ def test_a_broken_routing_table_keeps_the_last() -> None:
     replica.reconfigure(good.model_dump(mode="json"))
     replica.reconfigure({"routes": "nonsense"})
     assert replica._gateway.table.routes == good.routes
-
-
-class TestNnsight:
-    def post(self, client: TestClient, headers: Any = None, **changes: Any) -> Any:
-        envelope = {"model_key": model_key("org/m"), "compress": True, "env": {"attn_implementation": "sdpa"}}
-        data = {"data": json.dumps(envelope | changes)}
-        return client.post("/request", data=data, files={"blob": b"payload"}, headers=headers)
-
-    def test_a_job_over_the_websocket(self, client: TestClient, backend: FakeBackend) -> None:
-        backend.frames = (
-            Frame(FrameKind.RUNNING),
-            Frame(FrameKind.LOG, b"printed"),
-            Frame(FrameKind.META, b'{"runtime": 1}'),
-            Frame(FrameKind.COMPLETED, b"binary frame"),
-        )
-        with client.websocket_connect("/subscribe") as socket:
-            session_id = socket.receive_json()["session_id"]
-            received = self.post(client, session_id=session_id, id="mine").json()
-            assert received["status"] == "RECEIVED" and received["id"] != "mine"
-            statuses = [socket.receive_json() for _ in range(3)]
-            assert [status["status"] for status in statuses] == ["QUEUED", "RUNNING", "LOG"]
-            assert {status["id"] for status in statuses} == {received["id"]}
-            assert statuses[-1]["description"] == "printed"
-            assert socket.receive_bytes() == b"binary frame"
-        request = backend.asked[-1][1]
-        assert (request.payload, request.compress, request.inline_limit) == (b"payload", True, 16 * 1024**2)
-
-    def test_an_error_is_told_before_anything_closes(self, client: TestClient, backend: FakeBackend) -> None:
-        backend.frames = (Frame(FrameKind.META, b'{"runtime": 1}'), Frame(FrameKind.ERROR, b"Traceback"))
-        with client.websocket_connect("/subscribe") as socket:
-            self.post(client, session_id=socket.receive_json()["session_id"])
-            assert socket.receive_json()["status"] == "QUEUED"
-            error = socket.receive_json()
-        assert (error["status"], error["description"], error["meta"]) == (
-            "ERROR",
-            "Traceback",
-            {"runtime": 1},
-        )
-
-    def test_a_client_that_leaves_ends_its_job(self, gateway: Gateway, backend: FakeBackend) -> None:
-        backend.frames = ()
-        with TestClient(make_app(gateway), base_url="http://127.0.0.1") as client:
-            with client.websocket_connect("/subscribe") as socket:
-                self.post(client, session_id=socket.receive_json()["session_id"])
-                assert socket.receive_json()["status"] == "QUEUED"
-            assert client.portal is not None
-            client.portal.call(backend.cancelled.wait)
-
-    def test_a_polled_job_ends_in_a_url(self, gateway: Gateway, backend: FakeBackend) -> None:
-        with TestClient(make_app(gateway), base_url="http://127.0.0.1:8267") as client:
-            job_id = self.post(client).json()["id"]
-            assert client.get("/response/unknown").status_code == 404
-            answer = client.get(f"/response/{job_id}").json()
-            assert answer["status"] == "COMPLETED"
-            assert answer["data"].startswith("http://127.0.0.1:8267/results/")
-            assert client.get(answer["data"]).content == b"result"
-            assert client.get(answer["data"] + "x").status_code == 404
-
-    def test_results_are_held_within_a_bound(self, gateway: Gateway) -> None:
-        from serve_apps.gateway.nnsight import Held
-
-        held = Held(max_bytes=10)
-        first, second, third = (held.put(b"1234") for _ in range(3))
-        assert (held.get(first), held.get(second), held.get(third)) == (None, b"1234", b"1234")
-        with pytest.raises(BackendError, match="at most 10"):
-            held.put(b"x" * 11)
-
-    @pytest.mark.parametrize(
-        ("headers", "status"),
-        [
-            ({"host": "127.0.0.1:8267"}, 200),
-            ({"host": "localhost:8267"}, 200),
-            ({"host": "[::1]:8267"}, 200),
-            ({"host": "evil.example"}, 403),
-            ({"origin": "http://evil.example"}, 403),
-            ({"origin": "http://127.0.0.1:8267"}, 200),
-            ({"origin": "null"}, 403),
-        ],
-    )
-    def test_web_pages_may_not_run_code(
-        self, client: TestClient, headers: dict[str, str], status: int
-    ) -> None:
-        assert self.post(client, headers).status_code == status
-
-    def test_beyond_loopback_nobody_may(self, backend: FakeBackend) -> None:
-        gateway = Gateway(GatewayArgs(loopback_only=False), backend)
-        response = self.post(TestClient(make_app(gateway), base_url="http://127.0.0.1"))
-        assert response.status_code == 403 and "loopback" in response.json()["detail"]
-        assert backend.asked == []
-
-    @pytest.mark.parametrize(
-        ("changes", "status"),
-        [
-            ({"model_key": "org/m"}, 422),
-            ({"model_key": model_key("org/x")}, 404),
-            ({"model_key": 3}, 422),
-            ({"env": {"attn_implementation": "someone/kernel"}}, 403),
-            ({"env": {"peft": "someone/adapter"}}, 403),
-            ({"session_id": "not open"}, 400),
-        ],
-    )
-    def test_an_envelope_is_checked_before_anything_runs(
-        self, client: TestClient, backend: FakeBackend, changes: dict[str, Any], status: int
-    ) -> None:
-        response = self.post(client, **changes)
-        assert response.status_code == status
-        assert isinstance(response.json()["detail"], str)
-        assert backend.asked == []
-
-    def test_the_small_endpoints(self, client: TestClient) -> None:
-        assert client.get("/ping").json() == "pong"
-        assert client.get("/connected").json() == {"status": "connected"}
-        assert client.get("/whoami").json() == {"email": None, "tags": []}
-        assert "pytest" in client.get("/env").json()["packages"]
-        entry = client.get("/status").json()["deployments"]["a"]
-        assert (entry["application_state"], entry["repo_id"], entry["revision"]) == (
-            "RUNNING",
-            "org/m",
-            "main",
-        )

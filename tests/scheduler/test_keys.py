@@ -1,0 +1,106 @@
+"""The commands ``ndif-ray keys``, and that an open gateway needs one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from scheduler.errors import OperatorError
+from scheduler.keys import require_keys
+from scheduler.keys_commands import keys
+from scheduler.settings import load_settings
+from serve_apps.gateway.keys import KEYS_FILE, KeyStore
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NDIF_STATE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(keys, arguments, standalone_mode=False)
+
+
+def add(*arguments: str) -> dict[str, object]:
+    made: dict[str, object] = json.loads(run("add", "--json", *arguments).output)
+    return made
+
+
+def test_a_key_is_shown_once_and_kept_as_a_hash(state: Path) -> None:
+    made = add("--mail", "ada@example.org", "--tag", "lab", "--tag", "b", "--trusted")
+    (listed,) = json.loads(run("list", "--json").output)
+    assert listed == {name: value for name, value in made.items() if name != "key"}
+    assert (listed["mail"], listed["tags"], listed["trusted"]) == ("ada@example.org", ["lab", "b"], True)
+    secret = str(made["key"]).rpartition("-")[2].encode()
+    for path in (state / "gateway").iterdir():
+        assert secret not in path.read_bytes()
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_revoked_key_stays_listed_and_opens_nothing(state: Path) -> None:
+    made = add("--mail", "ada@example.org")
+    store = KeyStore(state / "gateway" / KEYS_FILE)
+    assert store.identify(str(made["key"])) is not None
+    assert "is revoked" in run("revoke", str(made["id"])).output
+    assert store.identify(str(made["key"])) is None
+    store.close()
+    (listed,) = json.loads(run("list", "--json").output)
+    assert listed["revoked"] is not None
+
+
+def test_the_text_for_people_names_whom_and_what(state: Path) -> None:
+    assert "no keys" in run("list").output
+    text = run("add", "--mail", "ada@example.org", "--trusted").output
+    assert "ada@example.org, trusted with code" in text and "ndif-" in text
+    assert "ada@example.org" in run("list").output
+
+
+@pytest.mark.parametrize("mail", ["ada", "@example.org", "ada@", "a da@example.org"])
+def test_what_is_no_mail_address_is_refused(state: Path, mail: str) -> None:
+    assert isinstance(run("add", "--mail", mail).exception, OperatorError)
+
+
+def test_an_unknown_id_is_an_error_and_a_missing_mail_too(state: Path) -> None:
+    assert isinstance(run("revoke", "nobody").exception, OperatorError)
+    assert isinstance(run("add").exception, click.ClickException)
+
+
+def test_keys_of_a_later_version_are_left_alone(state: Path) -> None:
+    import sqlite3
+
+    add("--mail", "ada@example.org")
+    with sqlite3.connect(state / "gateway" / KEYS_FILE) as database:
+        database.execute("PRAGMA user_version = 99")
+    assert "version 99" in str(run("list").exception)
+
+
+@pytest.mark.parametrize(
+    ("serve", "refused"),
+    [
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"require_keys": True}, True),
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "192.168.1.10"}, True),
+    ],
+)
+def test_a_gateway_that_asks_for_keys_does_not_start_before_there_is_one(
+    state: Path, serve: dict[str, object], refused: bool
+) -> None:
+    settings = load_settings(serve=serve)
+    if not refused:
+        require_keys(settings)
+        return
+    with pytest.raises(OperatorError) as caught:
+        require_keys(settings)
+    assert "keys add" in caught.value.remedy
+    made = add("--mail", "ada@example.org")
+    require_keys(settings)
+    run("revoke", str(made["id"]))
+    with pytest.raises(OperatorError):
+        require_keys(settings)
