@@ -198,7 +198,7 @@ def _print(made: Plan, as_json: bool, *, dated: bool = False) -> None:
     if as_json:
         out.out(made.model_dump_json())
     else:
-        show_plan(out, made, dated=dated)
+        show_plan(out, made, supposing=(f"it is {made.at.astimezone():%a %d %b %H:%M}",) if dated else ())
 
 
 def _apply(controller: Controller, as_json: bool) -> Plan:

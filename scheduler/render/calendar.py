@@ -11,10 +11,9 @@ from rich.table import Table
 
 from calendars.reservation import ModelRequest, Reservation
 from scheduler.agenda import Agenda, Checked, Event, Judged
-from scheduler.render.sentences import answer, moment, sentence
+from scheduler.render.refusals import around, lateness, node_lines
+from scheduler.render.sentences import moment, sentence
 from scheduler.types import Verdict, VerdictState
-
-NODES_SHOWN = 4
 
 STYLES = {
     VerdictState.PLACED: ("ok", "green", "it has its place"),
@@ -142,12 +141,16 @@ def show_event(console: Console, event: Event, verdict: Verdict | None, at: date
     if verdict.state in (VerdictState.PLACED, VerdictState.COMING):
         where = f" on {', '.join(verdict.nodes)}" if verdict.nodes else ""
         console.print(f"    [dim]{words}{escape(where)}[/]", soft_wrap=True)
+        if verdict.late_seconds > 0:
+            console.print(f"    [yellow]{escape(lateness(verdict, (), at))}[/]", soft_wrap=True)
         return
     console.print(f"    {words}: {escape(sentence(verdict.reason))}", soft_wrap=True)
     if verdict.reason.remedy:
         console.print(f"    {escape(verdict.reason.remedy)}", soft_wrap=True)
-    for node in verdict.considered[:NODES_SHOWN]:
-        console.print(f"    [dim]{escape(answer(node))}[/]", soft_wrap=True)
+    for line in around(verdict, at):
+        console.print(f"    {escape(line)}", soft_wrap=True)
+    for line in node_lines(verdict, at):
+        console.print(f"    [dim]{escape(line)}[/]", soft_wrap=True)
 
 
 def judged_json(judged: Judged) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import datetime, tzinfo
 
@@ -23,6 +24,8 @@ PLAIN = {
     ReasonCode.LOOKING_UP: "its size is still being looked up",
     ReasonCode.ROUTES_CHANGED: "what clients may ask for, or what is booked next, has changed",
     ReasonCode.GATEWAY_MISSING: "no gateway is running",
+    ReasonCode.BEYOND_HORIZON: "it starts beyond the horizon, and is judged when it comes nearer",
+    ReasonCode.LINGERS: "its booking has ended, and nobody needs the room yet",
 }
 
 
@@ -65,11 +68,23 @@ def _displaced(reason: Reason) -> str:
     return f"a stronger booking needs the room on {reason.node}{by}"
 
 
+def _promise_broken(reason: Reason) -> str:
+    """What became of the promise in the planner's words, where it says so, and what it would take."""
+    lost = f": {reason.detail}" if reason.detail else f": node {reason.node} is gone" if reason.node else ""
+    needs = ""
+    if reason.needed_gpus and reason.needed_gpus >= 1:
+        needs = f"; it would take {gpus(reason.needed_gpus)} empty on one node"
+    elif reason.needed_bytes:
+        needs = f"; it would take {size(reason.needed_bytes)} on one device"
+    by = f", where {listed(reason.by)} would have to leave" if needs and reason.by else ""
+    return f"it was promised and can be kept no longer{lost}{needs}{by}"
+
+
 SPOKEN: dict[ReasonCode, Callable[[Reason], str]] = {
-    ReasonCode.MISUNDERSTOOD: lambda r: (r.detail or "").rstrip("."),
-    ReasonCode.UNKNOWN_MODEL: lambda r: f"{r.detail}",
-    ReasonCode.NOT_ALLOWED: lambda r: f"{r.detail}",
-    ReasonCode.SIZE_UNKNOWN: lambda r: f"{r.detail}",
+    ReasonCode.MISUNDERSTOOD: lambda r: (r.detail or "it says nothing that is known").rstrip("."),
+    ReasonCode.UNKNOWN_MODEL: lambda r: r.detail or r.code.value,
+    ReasonCode.NOT_ALLOWED: lambda r: r.detail or r.code.value,
+    ReasonCode.SIZE_UNKNOWN: lambda r: r.detail or r.code.value,
     ReasonCode.TOO_LARGE: _too_large,
     ReasonCode.NO_ROOM: _no_room,
     ReasonCode.NO_NODES: lambda r: "no node of the cluster offers a device",
@@ -77,20 +92,37 @@ SPOKEN: dict[ReasonCode, Callable[[Reason], str]] = {
     ReasonCode.DISPLACED: _displaced,
     ReasonCode.NODE_LOST: lambda r: f"node {r.node} is gone",
     ReasonCode.MOVED: lambda r: f"it moves to {r.node}",
+    ReasonCode.NODE_DRAINED: lambda r: f"the operator has {r.node or 'its node'} emptied",
+    ReasonCode.PROMISE_BROKEN: _promise_broken,
 }
 
 
-def answer(node: NodeAnswer) -> str:
-    """What one node could offer, in one clause."""
+def answer(node: NodeAnswer, at: datetime | None = None, zone: tzinfo | None = None) -> str:
+    """What one node could offer, in one clause; with ``at``, the present, until and from when as well."""
+    until = _free_when(node, at, zone) if at else ""
     if node.why_not:
-        return f"{node.node}: {node.why_not}"
+        return f"{node.node}: {node.why_not}{until}"
     device = "CPU memory" if node.kind is DeviceKind.CPU else "GPU memory"
     if node.needed_gpus >= 1:
         free = f"{gpus(node.free_gpus)} empty of the {gpus(node.needed_gpus)} it takes"
     else:
         free = f"{size(node.free_bytes)} of {device} free, {size(node.needed_bytes)} needed"
     holders = f", held by {listed(node.held_by)}" if node.held_by and not node.fits else ""
-    return f"{node.node}: {free}{holders}"
+    return f"{node.node}: {free}{holders}{until}"
+
+
+def _free_when(node: NodeAnswer, at: datetime, zone: tzinfo | None) -> str:
+    parts = []
+    if node.free_until:
+        parts.append(f"until {moment(node.free_until, at, zone)}")
+    if node.free_from:
+        parts.append(f"from {moment(node.free_from, at, zone)} on")
+    return f"; free {' and '.join(parts)}" if parts else ""
+
+
+def offers(node: NodeAnswer) -> str:
+    """What a node that fits has free: ``8 GPUs empty``, ``20.0 GiB free``."""
+    return f"{gpus(node.free_gpus)} empty" if node.needed_gpus >= 1 else f"{size(node.free_bytes)} free"
 
 
 def size(count: int | None) -> str:
@@ -110,6 +142,21 @@ def gpus(count: float) -> str:
 def listed(words: tuple[str, ...]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1] if words else "")))
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``4 min``, ``1 h 5 min``, ``2 days 3 h``: two units at most, the smaller one rounded up."""
+    seconds = math.ceil(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes = math.ceil(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h" + (f" {minutes} min" if minutes else "")
+    days, hours = divmod(hours + (minutes > 0), 24)
+    return f"{days} day{'s' if days > 1 else ''}" + (f" {hours} h" if hours else "")
 
 
 def moment(instant: datetime, at: datetime, zone: tzinfo | None = None) -> str:

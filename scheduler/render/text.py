@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import tzinfo
 
 from rich.console import Console
@@ -9,8 +10,10 @@ from rich.markup import escape
 
 from scheduler.cluster.node import DeviceKind
 from scheduler.progress import Progress, Step
-from scheduler.render.sentences import answer, gpus, moment, sentence, size
-from scheduler.types import Action, ActionKind, Plan, Verdict, VerdictState
+from scheduler.render.refusals import NODES_SHOWN, around, broken, late, lateness, node_lines, titles
+from scheduler.render.secrets import without_secrets
+from scheduler.render.sentences import answer, duration, gpus, listed, moment, offers, sentence, size
+from scheduler.types import Action, ActionKind, Plan, ReasonCode, Verdict, VerdictState
 
 SYMBOLS = {
     ActionKind.UNDEPLOY: ("-", "red"),
@@ -21,7 +24,6 @@ SYMBOLS = {
     ActionKind.ROUTE: ("~", "yellow"),
 }
 UPCOMING_SHOWN = 10
-NODES_SHOWN = 4
 
 
 def summary(plan: Plan) -> str:
@@ -39,29 +41,44 @@ def summary(plan: Plan) -> str:
     if not parts and plan.actions:
         parts = ["the gateway to update"]
     text = ", ".join(parts) if parts else "nothing to do"
-    refused = len(plan.refused)
-    bookings = "booking" if refused == 1 else "bookings"
-    return text[0].upper() + text[1:] + (f"; {refused} {bookings} cannot be met" if refused else "") + "."
+    troubles = ", ".join(_troubles(plan))
+    return text[0].upper() + text[1:] + (f"; {troubles}" if troubles else "") + "."
 
 
-def show_plan(console: Console, plan: Plan, zone: tzinfo | None = None, *, dated: bool = False) -> None:
+def _troubles(plan: Plan) -> Iterator[str]:
+    if refused := len(plan.refused):
+        yield f"{refused} booking{'s' if refused > 1 else ''} cannot be met"
+    if lost := len(broken(plan)):
+        yield f"{lost} of them {'was' if lost == 1 else 'were'} promised"
+    if delayed := len(late(plan)):
+        yield f"{delayed} will be late"
+    if failed := len(plan.drift):
+        yield f"{failed} {'has' if failed == 1 else 'have'} failed"
+
+
+def show_plan(
+    console: Console, plan: Plan, zone: tzinfo | None = None, *, supposing: Sequence[str] = ()
+) -> None:
     """Print a plan. Every line about an object starts with its symbol at column 0.
 
-    ``dated`` tells which instant it is for, where that is not the present.
+    ``supposing`` tells what it was made for, where that is not the present.
     """
-    if dated:
-        console.print(f"As of {plan.at.astimezone(zone):%a %d %b %H:%M}, if nothing runs but what does now:")
-    style = "yellow" if plan.refused else "bold"
-    console.print(f"[{style}]{escape(summary(plan))}[/]")
+    if supposing:
+        console.print(f"Supposing that {escape(listed(tuple(supposing)))}:")
+    troubled = plan.refused or late(plan) or plan.drift
+    console.print(f"[{'yellow' if troubled else 'bold'}]{escape(summary(plan))}[/]")
     for action in plan.actions:
         _action(console, action, plan, zone)
-    for drift in plan.drift:
-        console.print(f"[red]! {escape(drift.model.name)}[/] on {escape(drift.node)} has failed")
-        console.print(f"    {escape(first_line(drift.message))}", style="dim")
     for verdict in plan.refused:
         _refused(console, verdict, plan, zone)
+    for verdict in late(plan):
+        where = f"on {', '.join(verdict.nodes)} " if verdict.nodes else ""
+        said = f"{where}{lateness(verdict, plan.upcoming, plan.at, zone)}"
+        when = _window(verdict, plan, zone)
+        console.print(f"[yellow]! “{escape(verdict.title)}”[/] {when}{escape(said)}.")
     _kept(console, plan, zone)
     _coming(console, plan, zone)
+    _drift(console, plan)
     if plan.others:
         console.print(f"[dim]Left alone, not ours: {escape(', '.join(plan.others))}[/]")
 
@@ -76,16 +93,36 @@ def _action(console: Console, action: Action, plan: Plan, zone: tzinfo | None) -
         facts.append(f"replicas {action.replicas_before} -> {action.replicas}")
     elif max(action.replicas, action.replicas_before) > 1:
         facts.append(f"{action.replicas or action.replicas_before} replicas")
+    if action.done_by and action.done_by > plan.at:
+        facts.append(f"to serve by {moment(action.done_by, plan.at, zone)}")
+    if action.late_seconds > 0:
+        facts.append(f"late by {duration(action.late_seconds)}")
     if action.until:
         facts.append(f"until {moment(action.until, plan.at, zone)}")
     console.print(
         f"[{style}]{symbol} {escape(action.model.name)}[/] on {escape(action.node or '')}  "
         f"{escape(', '.join(facts))}  (because {escape(sentence(action.reason))})"
     )
-    others = [one for one in action.considered if one.node != action.node]
     if action.kind is ActionKind.DEPLOY:
-        for one in others[:NODES_SHOWN]:
-            console.print(f"    [dim]not on {escape(answer(one))}[/]")
+        for line in _why_here(action, plan, zone):
+            console.print(f"    [dim]{escape(line)}[/]")
+
+
+def _why_here(action: Action, plan: Plan, zone: tzinfo | None) -> Iterator[str]:
+    """What its node offers, the first other that would do, and why the others would not."""
+    here = next((one for one in action.considered if one.node == action.node), None)
+    others = [one for one in action.considered if one.node != action.node]
+    if here and others:
+        second = next((one for one in others if one.fits), None)
+        also = (
+            f"{second.node} would do as well, with {offers(second)}" if second else "no other node would do"
+        )
+        yield f"{action.node} has {offers(here)}; {also}"
+    wrong = [one for one in others if not one.fits]
+    for one in wrong[:NODES_SHOWN]:
+        yield f"not on {answer(one, plan.at, zone)}"
+    if len(wrong) > NODES_SHOWN:
+        yield f"nor on {len(wrong) - NODES_SHOWN} more; --json has them"
 
 
 def _takes(action: Action) -> str:
@@ -100,12 +137,19 @@ def _refused(console: Console, verdict: Verdict, plan: Plan, zone: tzinfo | None
     if verdict.reason.remedy:
         lead = "For example: " if verdict.state is VerdictState.MISUNDERSTOOD else ""
         console.print(f"    {lead}{escape(verdict.reason.remedy)}")
-    if verdict.earliest:
-        console.print(f"    It would fit from {moment(verdict.earliest, plan.at, zone)} on.")
-    for one in verdict.considered[:NODES_SHOWN]:
-        console.print(f"    [dim]{escape(answer(one))}[/]")
-    if len(verdict.considered) > NODES_SHOWN:
-        console.print(f"    [dim]and {len(verdict.considered) - NODES_SHOWN} more nodes; --json has them[/]")
+    for line in around(verdict, plan.at, zone):
+        console.print(f"    {escape(line)}")
+    for line in node_lines(verdict, plan.at, zone):
+        console.print(f"    [dim]{escape(line)}[/]")
+
+
+def _drift(console: Console, plan: Plan) -> None:
+    """What is not as it was asked for, under a heading of its own: no booking changed that."""
+    if plan.drift:
+        console.print("# Drift: what runs is not as it was asked for")
+    for drift in plan.drift:
+        console.print(f"[red]! {escape(drift.model.name)}[/] on {escape(drift.node)} has failed")
+        console.print(f"    {escape(first_line(drift.message))}", style="dim")
 
 
 def _window(verdict: Verdict, plan: Plan, zone: tzinfo | None) -> str:
@@ -120,17 +164,44 @@ def _kept(console: Console, plan: Plan, zone: tzinfo | None) -> None:
         if placement.identity not in changed:
             until = moment(placement.target.until, plan.at, zone)
             name, node = escape(placement.target.model.name), escape(placement.node)
-            console.print(f"[dim]  {name} stays on {node} until {until}[/]")
+            lingers = placement.reason.code is ReasonCode.LINGERS
+            note = f" at most: {escape(sentence(placement.reason))}" if lingers else ""
+            console.print(f"[dim]  {name} stays on {node} until {until}{note}[/]")
 
 
 def _coming(console: Console, plan: Plan, zone: tzinfo | None) -> None:
-    coming = [v for v in plan.verdicts if v.state is VerdictState.COMING and v.start and not v.nodes]
-    for verdict in coming[:UPCOMING_SHOWN]:
+    lines = [*_later_steps(plan, zone), *_later_bookings(plan, zone)]
+    for line in lines[:UPCOMING_SHOWN]:
+        console.print(f"[dim]  next: {escape(line)}[/]")
+    if len(lines) > UPCOMING_SHOWN:
+        console.print(f"[dim]  and {len(lines) - UPCOMING_SHOWN} more after that; --json has them[/]")
+
+
+def _later_steps(plan: Plan, zone: tzinfo | None) -> Iterator[str]:
+    for step in plan.upcoming:
+        at = moment(step.at, plan.at, zone)
+        name = f"{step.model.name} x {step.replicas}" if step.replicas > 1 else step.model.name
+        if step.kind is ActionKind.UNDEPLOY:
+            yield f"{at} - {name} leaves {step.node}"
+            continue
+        until = f" until {moment(step.until, plan.at, zone)}" if step.until else ""
+        late_by = f", late by {duration(step.late_seconds)}" if step.late_seconds > 0 else ""
+        room = f" ({titles(step.held_by)} in its room until {at})" if step.held_by else ""
+        by = moment(step.done_by, plan.at, zone)
+        yield f"{at} + {name} to {step.node}, to serve from {by}{until}{late_by}{room}"
+
+
+def _later_bookings(plan: Plan, zone: tzinfo | None) -> Iterator[str]:
+    """The bookings to come that no step tells of."""
+    told = {(step.model, title) for step in plan.upcoming for title in step.titles}
+    for verdict in plan.verdicts:
+        if verdict.state is not VerdictState.COMING or not verdict.start or verdict.nodes:
+            continue
+        if (verdict.model, verdict.title) in told:
+            continue
         name = verdict.model.name if verdict.model else verdict.title
         note = f" (waits for room: {', '.join(verdict.reason.by)})" if verdict.reason.by else ""
-        console.print(f"[dim]  next: {_window(verdict, plan, zone)}{escape(name + note)}[/]")
-    if len(coming) > UPCOMING_SHOWN:
-        console.print(f"[dim]  and {len(coming) - UPCOMING_SHOWN} more bookings after that[/]")
+        yield f"{_window(verdict, plan, zone)}{name}{note}"
 
 
 def show_nodes(console: Console, plan: Plan) -> None:
@@ -146,8 +217,8 @@ def show_nodes(console: Console, plan: Plan) -> None:
 
 
 def first_line(message: str) -> str:
-    """The line of an error that says most: its last, which is where Python puts the exception."""
-    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    """The line of an error that says most, its last, where Python puts the exception; without secrets."""
+    lines = [line.strip() for line in without_secrets(message).strip().splitlines() if line.strip()]
     return lines[-1] if lines else "Serve gave no message."
 
 

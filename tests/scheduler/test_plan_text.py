@@ -11,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from calendars.reservation import Misunderstood
+from scheduler.render.secrets import plan_without_secrets, without_secrets
 from scheduler.render.text import show_plan
 from scheduler.types import DeploymentStatus, Plan
 from tests.scheduler.builders import booking, carried_out, cluster, cpu, deployed, gpus, known, planned
+from tests.scheduler.handmade import eventful_plan
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -75,7 +77,7 @@ def failed_plan() -> Plan:
     return planned([booking("org/a")], on, sizes, running=[failed], directory_version=first.directory.version)
 
 
-@pytest.mark.parametrize("make", [busy_plan, quiet_plan, full_plan, failed_plan])
+@pytest.mark.parametrize("make", [busy_plan, quiet_plan, full_plan, failed_plan, eventful_plan])
 def test_the_text_of_a_plan(make: object, update_golden: bool) -> None:
     written = text(make())  # type: ignore[operator]
     path = GOLDEN / f"{make.__name__}.txt"  # type: ignore[attr-defined]
@@ -84,18 +86,62 @@ def test_the_text_of_a_plan(make: object, update_golden: bool) -> None:
     assert written == path.read_text()
 
 
-def test_the_json_of_a_plan(update_golden: bool) -> None:
-    written = json.dumps(json.loads(full_plan().model_dump_json()), indent=1) + "\n"
-    path = GOLDEN / "full_plan.json"
+@pytest.mark.parametrize("make", [full_plan, eventful_plan])
+def test_the_json_of_a_plan(make: object, update_golden: bool) -> None:
+    plan: Plan = make()  # type: ignore[operator]
+    written = json.dumps(json.loads(plan.model_dump_json()), indent=1) + "\n"
+    path = GOLDEN / f"{make.__name__}.json"  # type: ignore[attr-defined]
     if update_golden:
         path.write_text(written)
     assert written == path.read_text()
-    assert Plan.model_validate_json(written) == full_plan(), "nothing is lost on the way"
+    assert Plan.model_validate_json(written) == plan, "nothing is lost on the way"
 
 
-def test_symbols_stand_at_column_0() -> None:
-    lines = text(busy_plan()).splitlines()[1:]
-    assert {line[0] for line in lines} == {"-", "+", "~", "!", " ", "L"}
+@pytest.mark.parametrize("make", [busy_plan, eventful_plan])
+def test_symbols_stand_at_column_0(make: object) -> None:
+    lines = text(make()).splitlines()[1:]  # type: ignore[operator]
+    assert {line[0] for line in lines} <= {"-", "+", "~", "!", "#", " ", "L"}
+
+
+def test_removals_come_first_and_drift_stands_apart() -> None:
+    lines = text(eventful_plan()).splitlines()
+    symbols = [line[0] for line in lines[1:] if line[0] in "-+~!#"]
+    assert symbols == ["-", "+", "!", "!", "!", "!", "!", "#", "!"]
+
+
+SECRETS = {
+    "of the Hub": ("401 for hf_abcdefghijklmnopqrstuvwxyz0123", "hf_abc"),
+    "in an address": ("GET https://bob:pw123@hub.example.org/x", "pw123"),
+    "in an address, token alone": ("https://:glpat1@git.example.org", "glpat1"),
+    "in a header": ("Authorization: Bearer abcdef123456", "abcdef"),
+    "in the environment": ("AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7", "wJalr"),
+    "in JSON": ('{"api_key": "a123456789", "x": 1}', "a123"),
+    "in a query": ("https://x.org/?access_token=a123456789&y=2", "a123"),
+    "in Google's calendar address": (
+        "calendar/ical/a/private-0123456789abcdef0123/basic.ics",
+        "0123456789abcdef",
+    ),
+    "a private key": ("-----BEGIN PRIVATE KEY-----\nMIIEvQ\n-----END PRIVATE KEY-----", "MIIEvQ"),
+}
+
+
+@pytest.mark.parametrize(("message", "secret"), SECRETS.values(), ids=SECRETS)
+def test_secrets_are_not_printed(message: str, secret: str) -> None:
+    assert secret in message
+    assert secret not in without_secrets(message)
+    plan = eventful_plan()
+    plan = plan.model_copy(update={"drift": (plan.drift[0].model_copy(update={"message": message}),)})
+    assert secret not in text(plan)
+    clean = plan_without_secrets(plan)
+    assert secret not in clean.model_dump_json()
+    assert clean.model_copy(update={"drift": ()}) == plan.model_copy(update={"drift": ()})
+
+
+def test_what_is_no_secret_is_left_alone() -> None:
+    plan = full_plan()
+    assert plan_without_secrets(plan) is plan
+    for words in ("the tokenizer: fast", "https://hub.example.org:8443/a@b", "tokens: 51200 of 4096"):
+        assert without_secrets(words) == words
 
 
 def test_colour_is_for_terminals() -> None:
