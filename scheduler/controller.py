@@ -61,15 +61,25 @@ class Controller:
         )
         return observed, state
 
-    def plan(self, at: datetime, observed: Observed, now: datetime | None = None) -> Plan:
+    def plan(
+        self,
+        at: datetime,
+        observed: Observed,
+        now: datetime | None = None,
+        *,
+        also: tuple[Reading, ...] = (),
+    ) -> Plan:
         """Plan for an instant from the present readings; ``now`` is the present, if that is another one.
+
+        Args:
+            also: what shall count as booked besides, to see what would become of it.
 
         Raises:
             OperatorError: a calendar has never been read or not for too long, or the catalog cannot be.
         """
         self.bookings.require(now or at)
         catalog = load_catalog(self.settings.path(self.settings.models.catalog))
-        readings = self.bookings.readings
+        readings = (*self.bookings.readings, *also)
         known = self._checkpoints.look_up(_models(readings, catalog))
         return make_plan(readings, catalog, known, observed, self._sizing, at, self.settings.booking)
 
