@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from calendars.reservation import Frozen
 from calendars.status_block import fenced, strip_block, with_block
@@ -87,6 +87,7 @@ class Answer(Frozen):
     problem: Notice | None = None
 
 
+@runtime_checkable
 class AnswersBack(Protocol):
     """A calendar that can be told what became of its bookings."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeGuard
 
 from loguru import logger
 
@@ -14,7 +15,7 @@ from calendars.ics import IcsCalendar
 from calendars.reservation import Reading
 from calendars.snapshot import SnapshotProblem, Snapshots
 from calendars.source import CalendarSource, CalendarUnavailable
-from calendars.write_back import Notice, Report
+from calendars.write_back import AnswersBack, Notice, Report
 from scheduler.errors import OperatorError
 from scheduler.planning.rules import week_of
 from scheduler.settings import Settings
@@ -46,8 +47,15 @@ class Bookings:
     be read again; what serves keeps serving.
     """
 
-    def __init__(self, settings: Settings, *, keep: bool = False) -> None:
-        """``keep``: good readings are saved for the next start; for the one daemon of a state directory."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        keep: bool = False,
+        calendars: Callable[[Settings], tuple[CalendarSource, ...]] | None = None,
+    ) -> None:
+        """``keep``: good readings are saved for the next start; for the one daemon of a state directory.
+        ``calendars`` makes them from the settings, `calendar_sources` where it is None."""
         self._settings = settings
         self._keeps = keep
         self._snapshots = Snapshots(settings.in_state_dir("snapshots"))
@@ -56,7 +64,9 @@ class Bookings:
         self._told: dict[str, datetime] = {}
         """When each calendar that is answered in had last been told everything."""
         self._warned: dict[str, str] = {}
-        self.sources = calendar_sources(settings)
+        self.recalled: dict[str, Known] = {}
+        """What each calendar said when it was last read before this start."""
+        self.sources = (calendars or calendar_sources)(settings)
         self.failing: dict[str, CalendarUnavailable] = {}
 
     @property
@@ -79,7 +89,7 @@ class Bookings:
             self._recall(source.name, now)
         for source, outcome in read_all(self.sources, *self._window(around or now)):
             if isinstance(outcome, Reading):
-                if isinstance(source, GoogleCalendar):
+                if answers_back(source):
                     before = self._known.get(source.name)
                     self._told.setdefault(source.name, before.read_at if before else now)
                 self._known[source.name] = Known(outcome, now)
@@ -95,8 +105,11 @@ class Bookings:
             OperatorError: a calendar has never been read, or not for too long.
         """
         longest = timedelta(hours=self._settings.calendar.max_stale_hours)
-        for name, problem in self.failing.items():
-            known = self._known.get(name)
+        for source in self.sources:
+            name, known = source.name, self._known.get(source.name)
+            problem = self.failing.get(name) or CalendarUnavailable(
+                f"The calendar {name} is still being read.", "It is waited for."
+            )
             if known is None:
                 raise OperatorError(problem.reason, problem.remedy)
             if at - known.read_at > longest:
@@ -111,7 +124,7 @@ class Bookings:
         """Say in the calendars that can be answered in what became of their events; returns what to log."""
         notices: list[Notice] = []
         for source in self.sources:
-            if isinstance(source, GoogleCalendar) and source.name not in self.failing:
+            if answers_back(source) and source.name not in self.failing:
                 answer = source.report(reports.get(source.name, ()))
                 if source.name in self._known and not answer.problem and not answer.waiting:
                     self._told[source.name] = self._known[source.name].read_at
@@ -124,6 +137,11 @@ class Bookings:
         for source in self.sources:
             if isinstance(source, GoogleCalendar):
                 source.close()
+
+    @property
+    def read_at(self) -> dict[str, datetime]:
+        """When each calendar was last read, by its name."""
+        return {name: known.read_at for name, known in self._known.items()}
 
     def _window(self, at: datetime) -> tuple[datetime, datetime]:
         # What ended while a calendar could not be read or written to, or no daemon ran, is still to be told.
@@ -151,13 +169,18 @@ class Bookings:
         if isinstance(found, SnapshotProblem):
             self._warn(name, found)
         elif found is not None and found.read_at <= now:
-            self._known[name] = Known(found.reading, found.read_at)
+            self._known[name] = self.recalled[name] = Known(found.reading, found.read_at)
 
     def _warn(self, name: str, problem: SnapshotProblem | None) -> None:
         """Log a problem with a snapshot once; it costs nothing but the memory of the next start."""
         if problem is not None and self._warned.get(name) != problem.reason:
             logger.warning("{} {}", problem.reason, problem.remedy)
         self._warned[name] = problem.reason if problem else ""
+
+
+def answers_back(source: object) -> TypeGuard[AnswersBack]:
+    """Whether a calendar can be told what became of its bookings."""
+    return isinstance(source, AnswersBack)
 
 
 def read_all(
@@ -181,14 +204,16 @@ def _read(source: CalendarSource, start: datetime, end: datetime) -> Reading | C
         )
 
 
-def calendar_sources(settings: Settings) -> tuple[CalendarSource, ...]:
-    """The calendars the settings name."""
+def calendar_sources(
+    settings: Settings, google: type[GoogleCalendar] = GoogleCalendar
+) -> tuple[CalendarSource, ...]:
+    """The calendars the settings name; ``google`` is what Google calendars are read with."""
     calendar = settings.calendar
     polls_per_minute = 60 / calendar.check_interval_seconds
     writes = WRITES_PER_MINUTE / polls_per_minute / max(1, len(settings.google_calendar_ids))
     writes = max(1, min(100, int(writes)))
     sources: list[CalendarSource] = [
-        GoogleCalendar(
+        google(
             calendar_id,
             key_file=settings.path(calendar.google_creds_path) if calendar.google_creds_path else None,
             endpoint=calendar.google_endpoint,

@@ -2,43 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from loguru import logger
+from pydantic import ValidationError
 
 from calendars.reservation import Reading
+from calendars.source import CalendarSource
+from scheduler.amend import amended
 from scheduler.bookings import Bookings
 from scheduler.catalog import load_catalog
 from scheduler.checkpoints import Checkpoints
+from scheduler.cluster.absence import Absence
 from scheduler.cluster.dashboard import Dashboard
-from scheduler.cluster.observe import observe_cluster
+from scheduler.cluster.node import Cluster
+from scheduler.cluster.observe import cluster_from
+from scheduler.errors import OperatorError
+from scheduler.guard import GuardRule, Hold, MassChangeGuard
+from scheduler.orders import closed_by, letting_the_operator_pass, with_orders
+from scheduler.parking import Parking, ParkRule
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.plan import make_plan
 from scheduler.planning.targets import identify
 from scheduler.serve.config import ServeState, serve_config
 from scheduler.settings import MIB, Settings
-from scheduler.types import Catalog, Model, Observed, Plan
+from scheduler.store.history import FILE, Recorder, reading
+from scheduler.store.orders import OrderBook, Orders
+from scheduler.store.records import ManualRecord, Parked
+from scheduler.types import Catalog, Model, Observed, Plan, Promises
 
 
 class Stale(Exception):
     """What runs has changed since a plan was made; it was not carried out. Plan again."""
 
 
-class Controller:
-    """One service: its calendars, its cluster, its Serve."""
+class Paused(OperatorError):
+    """The operator's hand brake is on."""
 
-    def __init__(self, settings: Settings, *, keep_readings: bool = False) -> None:
+
+class Cockpit(Protocol):
+    """What is asked of Ray: `cluster.dashboard.Dashboard`, or a stand-in for it."""
+
+    def nodes(self) -> list[dict[str, Any]]: ...
+    def actors(self) -> list[dict[str, Any]]: ...
+    def serve_details(self) -> dict[str, Any]: ...
+    def put_serve_config(self, config: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
+class Controller:
+    """One service: its calendars, its cluster, its Serve.
+
+    Args:
+        recorder: the history, of the one daemon of a state directory; others only read it.
+        clock: tells the present instant.
+        calendars: makes the calendars from the settings.
+        dashboard: Ray's, or a stand-in.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        recorder: Recorder | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        calendars: Callable[[Settings], tuple[CalendarSource, ...]] | None = None,
+        dashboard: Cockpit | None = None,
+    ) -> None:
         self.settings = settings
-        self.bookings = Bookings(settings, keep=keep_readings)
+        self.bookings = Bookings(settings, keep=recorder is not None, calendars=calendars)
+        self.dashboard = dashboard or Dashboard(
+            settings.ray.dashboard, settings.token_file, settings.ray.timeout_seconds
+        )
+        self.order_book = OrderBook(settings.path(settings.state_dir))
+        self.orders = Orders()
+        self.held: Hold | None = None
+        """Why the last plan is not that of the last reading."""
+        self.away: tuple[str, ...] = ()
+        """Nodes that are gone, and may be back any moment."""
+        self._clock = clock
+        self._recorder = recorder
         self._others: frozenset[str] = frozenset()
         self._doubtful = False
-        self.dashboard = Dashboard(settings.ray.dashboard, settings.token_file, settings.ray.timeout_seconds)
         self._checkpoints = Checkpoints(settings.hub_cache)
         self._sizing = sizing(settings)
+        self._absence = Absence(settings.guard.node_grace_seconds)
+        self._guard: MassChangeGuard | None = None
+        self.parking = Parking(park_rule(settings), self._known_parked())
+        self._promises = self._kept_promises()
 
     def close(self) -> None:
         """Give connections back."""
         self.bookings.close()
         self.dashboard.close()
+
+    def read(self, now: datetime, around: datetime | None = None) -> None:
+        """Read the calendars and what the operator ordered.
+
+        Raises:
+            OperatorError: the orders cannot be read. A calendar that cannot be is no error here.
+        """
+        self.bookings.refresh(now, around)
+        orders = self.order_book.read()
+        if self._recorder and orders != self.orders:
+            for one in orders.orders:
+                record = ManualRecord(
+                    at=one.since, kind=one.kind, subject=one.subject, until=one.until, by=one.by
+                )
+                self._recorder.ordered(record)
+        self.orders = orders
 
     def observe(self) -> tuple[Observed, ServeState]:
         """What runs, and on what.
@@ -46,6 +120,7 @@ class Controller:
         Raises:
             ClusterUnavailable: Ray did not answer; nothing is known then.
         """
+        at = self._clock()
         state = ServeState(self.dashboard.serve_details())
         # Serve answers as if it ran nothing while its controller cannot be asked. A configuration made
         # from that would delete what others declared, so what vanishes is looked for twice.
@@ -53,13 +128,20 @@ class Controller:
         self._doubtful, self._others = bool(self._others - others), others
         current = state.gateway_is_for(self.settings.serve)
         observed = Observed(
-            cluster=observe_cluster(self.dashboard, self.settings.planning, state.ours),
+            cluster=self._cluster(state, at),
             deployments=state.deployments,
             others=state.others,
             directory_version=state.directory_version if current else "",
             fingerprint=state.fingerprint,
         )
         return observed, state
+
+    def _cluster(self, state: ServeState, at: datetime) -> Cluster:
+        nodes, actors = self.dashboard.nodes(), self.dashboard.actors()
+        there = cluster_from(nodes, actors, self.settings.planning, state.ours)
+        whole = self._absence.complete(there, at)
+        self.away = self._absence.away(there)
+        return closed_by(whole, self.orders, at)
 
     def plan(
         self,
@@ -77,25 +159,103 @@ class Controller:
         Raises:
             OperatorError: a calendar has never been read or not for too long, or the catalog cannot be.
         """
-        self.bookings.require(now or at)
+        now = now or at
+        self.bookings.require(now)
         catalog = load_catalog(self.settings.path(self.settings.models.catalog))
-        readings = (*self.bookings.readings, *also)
-        known = self._checkpoints.look_up(_models(readings, catalog))
-        return make_plan(readings, catalog, known, observed, self._sizing, at, self.settings.booking)
+        horizon = at + timedelta(days=self.settings.calendar.horizon_days)
+        ordered = with_orders((*self.bookings.readings, *also), self.orders, catalog, at, horizon)
+        self._readings = ordered.readings
+        plan = self._make(ordered.readings, catalog, observed, at)
+        plan = self._looked_at_twice(plan, catalog, observed, at)
+        self._plan = plan
+        return amended(plan, observed, self.parking.resting(now), ordered.evicted)
+
+    def park(self, observed: Observed, loading_seconds: Mapping[str, float]) -> list[Parked | str]:
+        """Leave alone what has failed, by the last plan; returns what is new.
+
+        Says what was parked, and the model keys of what is not any more.
+        """
+        told = self.parking.look(observed, self._plan, self._readings, loading_seconds, self._clock())
+        for one in told:
+            if self._recorder and isinstance(one, Parked):
+                self._recorder.park(one)
+            elif self._recorder and isinstance(one, str):
+                self._recorder.unpark(one)
+        return told
 
     def apply(self, plan: Plan) -> None:
         """Hand a plan's placements to Serve, which then loads and unloads by itself.
 
         Raises:
+            Paused: the operator wants nothing to be changed.
             Stale: what is deployed changed since the plan was made; nothing was done.
             Rejected: Serve did not take it; nothing was done.
         """
+        self.orders = self.order_book.read()  # the hand brake counts from the moment it is pulled
+        if pause := self.orders.paused(self._clock()):
+            who = f" by {pause.by}" if pause.by else ""
+            raise Paused(
+                f"Paused{who} since {pause.since:%Y-%m-%d %H:%M} UTC: nothing is changed.",
+                "Let it go on with ndif-ray resume.",
+            )
         if self._doubtful:
             raise Stale("applications of others have vanished, which is looked at once more")
         state = ServeState(self.dashboard.serve_details())
         if state.fingerprint != plan.fingerprint:
             raise Stale("what is deployed has changed since the plan was made")
         self.dashboard.put_serve_config(serve_config(plan, state, self.settings.serve))
+
+    def keep_promises(self, plan: Plan) -> None:
+        """Remember what this plan promised, for the next one and over a restart."""
+        if plan.promises == self._promises:
+            return
+        self._promises = plan.promises
+        path = self.settings.in_state_dir("promises.json")
+        partial = path.with_suffix(".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(plan.promises.model_dump_json().encode())
+            partial.replace(path)
+        except OSError as error:
+            logger.warning("What was promised cannot be kept in {}: {}.", path, error)
+
+    def _make(
+        self, readings: tuple[Reading, ...], catalog: Catalog, observed: Observed, at: datetime
+    ) -> Plan:
+        known = self._checkpoints.look_up(_models(readings, catalog))
+        rules, catalog = letting_the_operator_pass(self.settings.booking, catalog)
+        return make_plan(readings, catalog, known, observed, self._sizing, at, rules)
+
+    def _looked_at_twice(self, plan: Plan, catalog: Catalog, observed: Observed, at: datetime) -> Plan:
+        if self._guard is None:
+            before = [known.reading for known in self.bookings.recalled.values()]
+            self._guard = MassChangeGuard(guard_rule(self.settings), before)
+        believable = self._guard.believable(self._readings, self.bookings.read_at, at)
+        self.held = self._guard.judge(plan, observed, at) if believable else None
+        if self.held is None or believable is None:
+            self._guard.trust(self._readings)
+            return plan
+        return self._make(believable, catalog, observed, at)
+
+    def _known_parked(self) -> dict[str, Parked]:
+        if self._recorder:
+            return self._recorder.parked()
+        try:
+            with reading(self.settings.in_state_dir(FILE)) as history:
+                return history.parked()
+        except OperatorError as problem:
+            logger.debug("{}", problem)
+            return {}
+
+    def _kept_promises(self) -> Promises:
+        path = self.settings.in_state_dir("promises.json")
+        try:
+            return Promises.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Promises()
+        except (OSError, ValidationError) as error:
+            logger.warning("What was promised before cannot be read from {} ({}).", path, error)
+            return Promises()
 
 
 def sizing(settings: Settings) -> Sizing:
@@ -106,6 +266,26 @@ def sizing(settings: Settings) -> Sizing:
         padding_bytes=planning.padding_mib * MIB,
         lead_base_seconds=planning.lead_base_seconds,
         load_bytes_per_second=planning.load_mib_per_second * MIB,
+    )
+
+
+def guard_rule(settings: Settings) -> GuardRule:
+    """The guard's figures, from the settings."""
+    guard = settings.guard
+    return GuardRule(
+        max_share=guard.max_share,
+        min_models=guard.min_models,
+        second_reading_seconds=guard.second_reading_seconds,
+    )
+
+
+def park_rule(settings: Settings) -> ParkRule:
+    """The figures of parking, from the settings."""
+    guard = settings.guard
+    return ParkRule(
+        first_seconds=guard.park_seconds,
+        longest_seconds=guard.longest_park_seconds,
+        load_deadline_seconds=guard.load_deadline_seconds,
     )
 
 

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
 from loguru import logger
 from rich.console import Console
 
-from scheduler.controller import Controller, Stale
+from calendars.source import CalendarSource
+from scheduler.announcer import Announcer
+from scheduler.controller import Cockpit, Controller, Paused, Stale
 from scheduler.errors import OperatorError
-from scheduler.progress import Follower, Step, settled
-from scheduler.render.sentences import sentence
-from scheduler.render.text import progress_line, show_plan
+from scheduler.front import Alone, Front
+from scheduler.heartbeat import Heartbeat, beat
+from scheduler.jobs import ClockJobs, Jobs
+from scheduler.logutil.logger import set_up_logging
+from scheduler.progress import settled
+from scheduler.recording import Chronicle
+from scheduler.render.text import summary
 from scheduler.reports import reports
-from scheduler.settings import Settings
-from scheduler.types import DeploymentStatus, Observed, Plan
+from scheduler.requests import ordered
+from scheduler.settings import Settings, load_settings
+from scheduler.signals import Asked
+from scheduler.steps import Steps, Stuck
+from scheduler.store.history import FILE, Recorder
+from scheduler.store.records import Outcome
+from scheduler.types import Observed, Plan
+from scheduler.watching import Watcher
 
 WATCH_SECONDS = 1.0
+MIND_SECONDS = 1.0
 STOP_SECONDS = 5.0
 """How long the end waits for a pass that is under way."""
-BOUNDARY_GRACE = timedelta(milliseconds=50)
-"""A boundary is looked at this long after its instant, so that it lies in the past for sure."""
+MOST_AT_ONCE = 3
+"""So many passes follow each other without a pause at most."""
+FORGET_EVERY = timedelta(hours=12)
+LONGEST_BACKOFF = timedelta(minutes=5)
 
 
 class Daemon:
@@ -33,7 +47,11 @@ class Daemon:
 
     Args:
         on_first_serving: called once, with the name of the first booked model that answers.
-        clock: tells the present instant.
+        clock: tells the present instant. ``jobs`` does things in time by that clock.
+        calendars: makes the calendars from the settings. ``dashboard`` is Ray's, or a stand-in.
+        front: stands between this daemon and the rest of its cluster.
+        before_step: called with the name of each step of the loop before it is taken.
+        reload: reads the settings anew.
     """
 
     def __init__(
@@ -43,152 +61,304 @@ class Daemon:
         on_first_serving: Callable[[str], None] | None = None,
         console: Console | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        jobs: Jobs | None = None,
+        calendars: Callable[[Settings], tuple[CalendarSource, ...]] | None = None,
+        dashboard: Cockpit | None = None,
+        front: Front | None = None,
+        before_step: Callable[[str], None] = lambda _: None,
+        reload: Callable[[], Settings] = load_settings,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._controller = Controller(settings, keep_readings=True)
-        self._busy = threading.Lock()
-        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self._on_first_serving = on_first_serving
-        self._follower = Follower()
-        self._said: dict[str, str] = {}
-        self._stop = threading.Event()
-        # One worker: whatever comes due, one step is taken at a time.
-        self._jobs = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(1)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-            timezone=UTC,
+        self._reload = reload
+        self._history = Recorder(settings.in_state_dir(FILE), settings.history.keep_days)
+        self._connect = partial(
+            Controller, recorder=self._history, clock=clock, calendars=calendars, dashboard=dashboard
         )
+        self._controller = self._connect(settings)
+        self._chronicle = Chronicle(self._history, clock())
+        self._front = front or Alone()
+        self._jobs = jobs or ClockJobs()
+        self._steps = Steps(before_step)
+        self._announcer = Announcer(console or Console(stderr=True, highlight=False, soft_wrap=True))
+        self._watcher = Watcher(self._history, self._front, self._announcer, clock, on_first_serving)
+        self._busy = threading.Lock()
+        self._asked = Asked()
+        self._started, self._passes, self._in_a_row = clock(), 0, 0
+        self._forgotten_at: datetime | None = None
+        self._failures, self._not_before = 0, clock()
+        self._led: bool | None = None
+        self._orders_seen = self._controller.order_book.changed_at
+
+    # --- life -------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Work until SIGINT or SIGTERM; what serves keeps serving afterwards."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._stop.set())
-        interval = self._settings.calendar.check_interval_seconds
-        self._jobs.add_job(
-            self.tick, "interval", seconds=interval, id="tick", next_run_time=datetime.now(UTC)
-        )
-        self._jobs.start()
+        """Work until SIGINT or SIGTERM; what serves keeps serving afterwards. SIGHUP reads the settings."""
+        self._asked.listen()
+        self.begin()
         try:
-            self._stop.wait()
+            while not self._asked.to_stop(MIND_SECONDS):
+                self.mind()
         finally:
             logger.info("Stopping.")
-            self._jobs.shutdown(wait=False)
+            self._jobs.stop()
             if self._busy.acquire(timeout=STOP_SECONDS):
-                self._controller.close()
+                self.close()
+
+    def begin(self) -> None:
+        """Start, without waiting for anything."""
+        self._front.start()
+        self._jobs.every("tick", self._settings.calendar.check_interval_seconds, self._on_time)
+        self._jobs.start()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._front.close()
+        self._controller.close()
+        self._history.close()
+
+    def mind(self) -> None:
+        """What is looked after every second, beside the loop: the clock, signals, orders, the lease."""
+        self._jobs.look_at_clock()
+        if self._asked.to_reload():
+            self._take_up_settings()
+        if requests := self._front.requests():
+            ordered(requests, self._controller.order_book, self._settings.controller, self._clock())
+        changed = self._controller.order_book.changed_at
+        leads = self._front.lease().ours
+        if changed != self._orders_seen or (leads and self._led is False):
+            self._orders_seen = changed
+            self._jobs.soon(self.tick)
+        for name, seconds in self._steps.stuck.items():
+            self._announcer.say(
+                f"stuck {name}", f"{name[0].upper()}{name[1:]} got stuck.", f"It began {seconds:.0f} s ago."
+            )
+
+    def _take_up_settings(self) -> None:
+        try:
+            settings = self._reload()
+        except OperatorError as problem:
+            self._announcer.trouble(problem, "settings")
+            return
+        fixed = ("state_dir", "controller", "history")
+        if any(getattr(settings, name) != getattr(self._settings, name) for name in fixed):
+            logger.warning("{} take effect at the next start only.", " and ".join(fixed))
+        with self._busy:
+            self._controller.close()
+            self._settings = settings
+            self._controller = self._connect(settings)
+            self._jobs.every("tick", settings.calendar.check_interval_seconds, self._on_time)
+        set_up_logging(settings.log.level)
+        logger.success("The settings were read anew.")
+
+    # --- the loop ---------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """One pass of the loop. Never raises: a problem is said, and the next pass tries again."""
         with self._busy:
-            self._pass()
+            try:
+                if self._leads():
+                    self._pass()
+                    self._announcer.over("problem")
+            except Stale as stale:
+                logger.info("Planning again: {}.", stale)
+                self._again()
+            except OperatorError as problem:
+                self._announcer.trouble(problem)
+            except Exception:  # noqa: BLE001  the loop outlives any single pass; the fault is logged whole
+                logger.exception("A pass of the loop failed; nothing more was changed. Trying again.")
+            self._passes += 1
+            self._beat()
 
     def _pass(self) -> None:
-        at = self._clock()
+        at, controller, seconds = self._clock(), self._controller, self._settings.steps
+        # 1. Read the calendars and the operator's orders; a calendar that fails keeps its last reading.
+        self._read(at)
+        # 2. Observe what runs, and on what.
+        observed, state = self._steps.take("observing", controller.observe, seconds.observe_seconds)
+        self._watcher.tell(observed, state)
+        # 3. Plan; a model that has failed to load is parked, and the plan made without it.
+        plan = self._steps.take("planning", partial(self._plan, at, observed), seconds.plan_seconds)
+        # 4. Guard: what would take down much at once waits, and so does everything while paused.
+        self._guard(plan, at)
+        self._return_at(plan)
         try:
-            # 1. Read the calendars; one that fails keeps its last good reading.
-            self._controller.bookings.refresh(at)
-            self._say_calendars()
-            # 2. Observe what runs, and on what.
-            observed, _ = self._controller.observe()
-            self._tell(observed)
-            # 3. Plan.
-            plan = self._controller.plan(at, observed)
-            # 4. Show it, if it is news.
-            self._show(plan)
-            self._return_at(plan.next_boundary)
-            try:
-                # 5. Carry it out, and follow what is on its way.
-                if plan.actions:
-                    self._controller.apply(plan)
-                self._watch_soon()
-            finally:
-                # 6. Tell those who booked, also where it could not be carried out.
-                self._write_back(plan, observed)
-            self._said.pop("problem", None)
-        except Stale as stale:
-            logger.info("Planning again: {}.", stale)
-            self._return_at(self._clock())
-        except OperatorError as problem:
-            self._say("problem", f"{problem.reason} {problem.remedy}")
-        except Exception:  # noqa: BLE001  the loop outlives any single pass; the fault is logged whole
-            logger.exception("A pass of the loop failed; nothing more was changed. Trying again.")
+            # 5. Carry it out, and follow what is on its way.
+            self._apply(plan, at)
+            self._watch_soon()
+        finally:
+            # 6. Tell those who booked, also where it could not be carried out.
+            self._write_back(plan, observed)
+            # 7. Record what was said and promised.
+            self._record(plan, observed, at)
 
-    def _watch(self) -> None:
-        """Tell what becomes of what is loading, until nothing is."""
-        with self._busy:
-            self._look()
-
-    def _look(self) -> None:
+    def _read(self, at: datetime) -> None:
+        deadline = self._settings.steps.read_seconds
         try:
-            observed, state = self._controller.observe()
-        except OperatorError as problem:
-            self._say("problem", f"{problem.reason} {problem.remedy}")
+            self._steps.take("reading the calendars", partial(self._controller.read, at), deadline)
+        except Stuck as stuck:
+            self._announcer.trouble(stuck, "reading")  # what was read before still has its ends and starts
+        else:
+            self._announcer.over("reading")
+        self._announcer.calendars(self._controller.bookings)
+
+    def _plan(self, at: datetime, observed: Observed) -> Plan:
+        plan = self._controller.plan(at, observed)
+        parked = self._controller.park(observed, self._watcher.loading_seconds)
+        names = {one.model.key: one.model for one in observed.deployments}
+        self._announcer.parked(parked, names)
+        return self._controller.plan(at, observed) if parked else plan
+
+    def _guard(self, plan: Plan, at: datetime) -> None:
+        held, pause = self._controller.held, self._controller.orders.paused(at)
+        self._announcer.standing("held", held.words if held else "", "The bookings are as they should be.")
+        words = f"Paused{f' by {pause.by}' if pause.by else ''}: nothing is changed." if pause else ""
+        self._announcer.standing("pause", words, "Not paused any more.")
+        away = ", ".join(self._controller.away)
+        self._announcer.standing("away", f"Gone, and waited for: {away}." if away else "", "")
+        self._announcer.plan(plan)
+        self._controller.keep_promises(plan)  # before it is acted on: a daemon may be killed at any moment
+
+    def _apply(self, plan: Plan, at: datetime) -> None:
+        if not plan.actions or at < self._not_before:
             return
-        if self._tell(observed):
-            self._return_at(self._clock())  # those who booked want to know, too
-        status, message = state.gateway_status
-        serving = [one for one in observed.deployments if one.status is DeploymentStatus.SERVING]
-        if status == "DEPLOY_FAILED":
-            self._say("gateway", f"The gateway cannot start: {message}")
-        if self._on_first_serving and serving and status == "RUNNING":
-            self._on_first_serving(serving[0].model.name)
-            self._on_first_serving = None
-        if settled(observed.deployments) and status not in ("DEPLOYING", "NOT_STARTED"):
-            self._jobs.remove_job("watch")
-
-    def _tell(self, observed: Observed) -> bool:
-        """Log what has become of the applications; returns whether one began or ceased to serve."""
-        told = self._follower.update(observed.deployments, self._clock().timestamp())
-        for progress in told:
-            level, line = progress_line(progress)
-            logger.log(level, "{}", line)
-        return any(progress.step is not Step.LOADING for progress in told)
-
-    def _watch_soon(self) -> None:
-        if self._jobs.get_job("watch") is None:
-            self._jobs.add_job(self._watch, "interval", seconds=WATCH_SECONDS, id="watch")
-
-    def _return_at(self, instant: datetime | None) -> None:
-        if instant is not None:
-            run_at = instant + BOUNDARY_GRACE
-            self._jobs.add_job(self.tick, "date", run_date=run_at, id="boundary", replace_existing=True)
-
-    def _show(self, plan: Plan) -> None:
-        """Print a plan that has something new to do or to refuse."""
-        doing = "\n".join(
-            f"{a.kind} {a.model} {a.node} {a.replicas} {a.reason}" for a in plan.actions if a.model
-        )
-        refusing = "\n".join(f"{v.event} {v.state} {sentence(v.reason)}" for v in plan.refused)
-        news = (doing and doing != self._said.get("doing")) or refusing != self._said.get("refusing", "")
-        self._said |= {"doing": doing, "refusing": refusing}
-        if news:
-            show_plan(self._console, plan)
+        deadline, began = self._settings.steps.apply_seconds, self._clock()
+        outcome: Outcome = "failed"
+        detail = ""
+        try:
+            self._steps.take("applying", partial(self._controller.apply, plan), deadline)
+            outcome, self._failures = "applied", 0
+        except Paused:
+            outcome = "held"
+        except Stale:
+            outcome = "stale"
+            raise
+        except OperatorError as problem:
+            detail = problem.reason
+            self._failures += 1
+            self._not_before = at + min(LONGEST_BACKOFF, timedelta(seconds=2.0 ** min(self._failures, 10)))
+            raise
+        finally:
+            if outcome != "held":
+                took = (self._clock() - began).total_seconds()
+                actions = [f"{a.kind} {a.model.name} {a.node}" for a in plan.actions if a.model]
+                self._history.planned(at, summary(plan), actions, outcome, detail, took)
 
     def _write_back(self, plan: Plan, observed: Observed) -> None:
-        bookings = self._controller.bookings
-        said = reports(
+        self._reports = reports(
             plan,
-            bookings.readings,
+            self._controller.bookings.readings,
             observed.deployments,
-            self._follower.took_seconds,
+            self._watcher.took_seconds,
             self._settings.serve.url_for_clients,
+            warn_before=timedelta(minutes=self._settings.calendar.warn_before_end_minutes),
         )
-        for notice in bookings.write_back(said):
+        write = partial(self._controller.bookings.write_back, self._reports)
+        try:
+            notices = self._steps.take(
+                "answering in the calendars", write, self._settings.steps.write_back_seconds
+            )
+        except Stuck as stuck:
+            self._announcer.trouble(stuck, "answering")
+            return
+        for notice in notices:
             logger.warning("{} {}", notice.reason, notice.remedy)
 
-    def _say_calendars(self) -> None:
+    def _record(self, plan: Plan, observed: Observed, at: datetime) -> None:
         bookings = self._controller.bookings
-        for name in [said for said in self._said if said.startswith("calendar ")]:
-            if name.removeprefix("calendar ") not in bookings.failing:
-                del self._said[name]
-                logger.success("The calendar {} can be read again.", name.removeprefix("calendar "))
-        for name, problem in bookings.failing.items():
-            if known := bookings.known(name):
-                kept = f"What was booked at {known.read_at:%d %b %H:%M} UTC stands; nothing is taken down."
-                self._say(f"calendar {name}", f"{problem.reason} {problem.remedy}", kept)
+        readable = (one.name for one in bookings.sources if one.name not in bookings.failing)
+        self._chronicle.note(plan, self._reports, readable, at)
+        if self._forgotten_at is None or at - self._forgotten_at > FORGET_EVERY:
+            self._forgotten_at = at
+            self._history.forget(at)
+        self._front.show(
+            {
+                "plan": plan.model_dump(mode="json", include={"cluster", "directory", "at"}),
+                "deployments": [one.model_dump(mode="json") for one in observed.deployments],
+                "model_keys": {one.application: one.model.key for one in observed.deployments},
+            }
+        )
 
-    def _say(self, subject: str, text: str, more: str = "") -> None:
-        """Log a problem once, and again only when it changes."""
-        if self._said.get(subject) != text:
-            self._said[subject] = text
-            logger.error("{}", f"{text} {more}".strip())
+    # --- following --------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Tell what becomes of what is loading, until nothing is."""
+        with self._busy:
+            if not self._front.lease().ours:
+                self._jobs.cancel("watch")
+                return
+            try:
+                deadline = self._settings.steps.observe_seconds
+                observed, state = self._steps.take("observing", self._controller.observe, deadline)
+            except OperatorError as problem:
+                self._announcer.trouble(problem)
+                return
+            if self._watcher.tell(observed, state):
+                self._again()  # those who booked want to know, too
+            if settled(observed.deployments) and state.gateway_status[0] not in ("DEPLOYING", "NOT_STARTED"):
+                self._jobs.cancel("watch")
+            self._beat()
+
+    # --- what comes next --------------------------------------------------------------------------------
+
+    def _leads(self) -> bool:
+        lease = self._front.lease()
+        self._announcer.standing(
+            "lease",
+            "" if lease.ours else f"Waiting: {lease.holder or 'another daemon'} works on this cluster.",
+            "This daemon works on the cluster now.",
+        )
+        self._announcer.standing("lease problem", lease.problem, "The lease can be kept again.")
+        self._led = lease.ours
+        return lease.ours
+
+    def _watch_soon(self) -> None:
+        if not self._jobs.has("watch"):
+            self._jobs.every("watch", WATCH_SECONDS, self.watch)
+
+    def _again(self) -> None:
+        """Have another pass at once, unless there were several already."""
+        self._in_a_row += 1
+        if self._in_a_row <= MOST_AT_ONCE:
+            self._jobs.soon(self.tick)
+
+    def _return_at(self, plan: Plan) -> None:
+        warn = timedelta(minutes=self._settings.calendar.warn_before_end_minutes)
+        edges = [edge for one in plan.verdicts for edge in (one.start, one.end) if edge]
+        warnings = [one.end - warn for one in plan.verdicts if one.end and warn]
+        later = [when for one in plan.upcoming for when in (one.at, one.done_by)]
+        orders, parking = self._controller.orders.boundaries, self._controller.parking.boundaries
+        following = [plan.next_boundary] if plan.next_boundary else []
+        everything = (*following, *edges, *warnings, *later, *orders, *parking)
+        self._jobs.at((when for when in everything if when > plan.at), self._on_time)
+
+    def _on_time(self) -> None:
+        self._in_a_row = 0
+        self.tick()
+
+    def _beat(self) -> None:
+        at, controller = self._clock(), self._controller
+        lease, stuck = self._front.lease(), self._steps.stuck
+        beat_problem = beat(
+            self._settings.path(self._settings.state_dir),
+            Heartbeat(
+                pid=os.getpid(),
+                started=self._started,
+                at=at,
+                passes=self._passes,
+                problem=self._announcer.problem or lease.problem,
+                waits_for="" if lease.ours else lease.holder or "another daemon",
+                held=controller.held.words if controller.held else "",
+                pause=controller.orders.paused(at),
+                orders=tuple(one for one in controller.orders.orders if one.holds(at)),
+                parked=tuple(controller.parking.resting(at).values()),
+                away=controller.away,
+                stuck=stuck,
+                on_its_way=self._watcher.on_its_way,
+                unreadable=self._watcher.unreadable,
+                lost_records=self._history.lost,
+            ),
+        )
+        self._announcer.standing(
+            "heartbeat", beat_problem and f"The state directory cannot be written to: {beat_problem}.", ""
+        )

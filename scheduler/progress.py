@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from scheduler.types import Deployment, DeploymentStatus
 
 REPEAT_SECONDS = 10.0
+NEARLY = 0.99
+"""The most that is told of a loading whose length is only expected."""
 
 
 class Step(StrEnum):
     """What a person wants to be told."""
 
+    DOWNLOADING = "downloading"
     LOADING = "loading"
+    WARMING = "warming"
     SERVING = "serving"
     FAILED = "failed"
     GONE = "gone"
 
 
+ON_ITS_WAY = frozenset({Step.DOWNLOADING, Step.LOADING, Step.WARMING})
+
+
 @dataclass(frozen=True)
 class Progress:
-    """Something became of a model on a node, ``seconds`` after it was first seen loading."""
+    """Something became of a model on a node, ``seconds`` after it was first seen loading.
+
+    ``fraction`` is how much of the step is done, as the replica said or by how long it took before.
+    """
 
     step: Step
     deployment: Deployment
     seconds: float
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a replica says of itself while it is loaded."""
+
+    step: Step
+    fraction: float | None = None
 
 
 @dataclass
@@ -39,9 +58,21 @@ class Follower:
     _seen: dict[str, Deployment] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
     _told: dict[str, float] = field(default_factory=dict)
+    _step: dict[str, Step] = field(default_factory=dict)
 
-    def update(self, deployments: Iterable[Deployment], now: float) -> list[Progress]:
-        """What has changed by ``now`` (seconds of a monotonic clock)."""
+    def update(
+        self,
+        deployments: Iterable[Deployment],
+        now: float,
+        said: Mapping[str, Said] | None = None,
+        expected_seconds: Mapping[str, float] | None = None,
+    ) -> list[Progress]:
+        """What has changed by ``now`` (seconds of a clock).
+
+        Args:
+            said: what replicas say of themselves, by application.
+            expected_seconds: how long loading takes, by application, where that is known.
+        """
         present = {one.application: one for one in deployments}
         told = [self._gone(name, now) for name in list(self._seen) if name not in present]
         for name, deployment in present.items():
@@ -51,9 +82,11 @@ class Follower:
             if deployment.status is DeploymentStatus.LOADING:
                 if changed:
                     self._since[name] = now
+                progress = self.loading(deployment, now, said, expected_seconds)
+                changed = changed or progress.step is not self._step.get(name)
                 if changed or now - self._told[name] >= self.repeat_seconds:
-                    self._told[name] = now
-                    told.append(Progress(Step.LOADING, deployment, now - self._since[name]))
+                    self._told[name], self._step[name] = now, progress.step
+                    told.append(progress)
             elif changed:
                 step = Step.SERVING if deployment.status is DeploymentStatus.SERVING else Step.FAILED
                 if step is Step.SERVING and name in self._since:
@@ -61,8 +94,33 @@ class Follower:
                 told.append(Progress(step, deployment, now - self._since.get(name, now)))
         return told
 
+    def loading(
+        self,
+        one: Deployment,
+        now: float,
+        said: Mapping[str, Said] | None = None,
+        expected_seconds: Mapping[str, float] | None = None,
+    ) -> Progress:
+        """How far an application that is loading is."""
+        seconds = now - self._since.get(one.application, now)
+        words = (said or {}).get(one.application, Said(Step.LOADING))
+        fraction = words.fraction
+        expected = (expected_seconds or {}).get(one.application)
+        if fraction is None and words.step is Step.LOADING and expected:
+            fraction = min(NEARLY, seconds / expected)
+        return Progress(words.step, one, seconds, fraction)
+
+    def loading_seconds(self, now: float) -> dict[str, float]:
+        """For how long each application that is loading has been."""
+        return {
+            name: now - self._since[name]
+            for name, one in self._seen.items()
+            if one.status is DeploymentStatus.LOADING
+        }
+
     def _gone(self, name: str, now: float) -> Progress:
         self._told.pop(name, None)
+        self._step.pop(name, None)
         self.took_seconds.pop(name, None)
         return Progress(Step.GONE, self._seen.pop(name), now - self._since.pop(name, now))
 

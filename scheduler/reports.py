@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from calendars.reservation import Reading
 from calendars.write_back import Report
@@ -20,6 +20,7 @@ def reports(
     deployments: Iterable[Deployment],
     took_seconds: Mapping[str, float],
     url: str,
+    warn_before: timedelta = timedelta(),
 ) -> dict[str, tuple[Report, ...]]:
     """What to say, by calendar: one report for each event that was read.
 
@@ -27,11 +28,14 @@ def reports(
         deployments: what runs now.
         took_seconds: how long an application took to load, where that was seen.
         url: where clients reach the gateway.
+        warn_before: how long before its end a booking that serves is told that it ends.
     """
     running = {one.identity: one for one in deployments}
     said: dict[str, list[Report]] = {}
     for verdict in plan.verdicts:
         report = _report(verdict, running, took_seconds, url)
+        if report.state == "serving" and verdict.end and verdict.end - plan.at <= warn_before:
+            report = report.model_copy(update={"lines": (*report.lines, _ends(verdict.end))})
         said.setdefault(verdict.calendar, []).append(report)
     for reading in readings:
         said.setdefault(reading.calendar, []).extend(_ended(reading, plan.at))
@@ -75,6 +79,10 @@ def _report(
     # A restart forgets it, and must not write to every event because of that.
     asides = (f"Loading took {max(took):.0f} s.",) if took else ()
     return Report(key=verdict.event, state="serving", lines=lines, asides=asides)
+
+
+def _ends(end: datetime) -> str:
+    return f"It ends at {end:%H:%M} UTC; what is asked until then is answered."
 
 
 def _has_failed(one: Deployment) -> bool:

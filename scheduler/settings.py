@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psutil
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -25,6 +25,13 @@ from pydantic_settings import (
 )
 
 from scheduler.errors import OperatorError
+from scheduler.settings_loop import (
+    ControllerSettings,
+    Group,
+    GuardSettings,
+    HistorySettings,
+    StepSettings,
+)
 from scheduler.types import Rules
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +51,8 @@ ENVIRONMENT_NAMES: dict[str, tuple[str, ...]] = {
     "DEV_RAY_SERVE_PORT": ("serve", "port"),
     "N_DEVICES": ("ray", "num_gpus"),
     "OBJECT_STORE_URL": ("serve", "object_store_url"),
+    "NDIF_MINIMUM_DEPLOYMENT_TIME_SECONDS": ("controller", "minimum_deployment_seconds"),
+    "API_URL": ("controller", "api_url"),
 }
 """Names the service has always had in its environment, and the settings they set."""
 
@@ -58,11 +67,7 @@ def _zone(name: str) -> str:
     return name
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CalendarSettings(_Group):
+class CalendarSettings(Group):
     """Where reservations come from."""
 
     ics: str | None = Field(
@@ -88,9 +93,12 @@ class CalendarSettings(_Group):
     default_timezone: Annotated[str, AfterValidator(_zone)] = Field(
         "UTC", description="Zone of a calendar that does not name its own"
     )
+    warn_before_end_minutes: float = Field(
+        10.0, ge=0, le=1440, description="How long before its end a booking is told that it ends; 0: never"
+    )
 
 
-class RaySettings(_Group):
+class RaySettings(Group):
     """The Ray cluster."""
 
     host: str = Field("127.0.0.1", description="Address this node is reached at by the others")
@@ -114,7 +122,7 @@ class RaySettings(_Group):
         return (self.dashboard_url or f"http://{host}:{self.dashboard_port}").rstrip("/")
 
 
-class ServeSettings(_Group):
+class ServeSettings(Group):
     """Ray Serve's HTTP side, where clients come in."""
 
     host: str = Field("127.0.0.1", description="Address Serve listens on")
@@ -149,6 +157,9 @@ class ServeSettings(_Group):
     )
     cors_origins: tuple[str, ...] = Field((), description="Origins whose web pages may call; * for all")
     allowed_adapters: tuple[str, ...] = Field((), description="PEFT adapters that traced blocks may use")
+    drain_seconds: float = Field(
+        60.0, ge=0, le=3600, description="How long running requests may go on after a model's end"
+    )
 
     @property
     def url(self) -> str:
@@ -167,7 +178,7 @@ class ServeSettings(_Group):
         return self.host in ("127.0.0.1", "localhost", "::1")
 
 
-class PlanningSettings(_Group):
+class PlanningSettings(Group):
     """How sizes and times are reckoned."""
 
     padding_fraction: float = Field(0.15, ge=0, le=10, description="Added to weights, as a share of them")
@@ -183,7 +194,7 @@ class PlanningSettings(_Group):
     load_mib_per_second: float = Field(200.0, gt=0, description="Speed at which weights are loaded")
 
 
-class ModelSettings(_Group):
+class ModelSettings(Group):
     """What can be booked."""
 
     catalog: Path = Field(Path("config/models.yml"), description="Aliases and defaults; may be missing")
@@ -192,7 +203,7 @@ class ModelSettings(_Group):
     )
 
 
-class LogSettings(_Group):
+class LogSettings(Group):
     """What the daemon says."""
 
     level: str = Field(
@@ -202,7 +213,7 @@ class LogSettings(_Group):
     )
 
 
-class BookingSettings(_Group, Rules):
+class BookingSettings(Group, Rules):
     """Who may book what, for how long and how much."""
 
 
@@ -220,6 +231,10 @@ class Settings(BaseSettings):
     serve: ServeSettings = ServeSettings()
     planning: PlanningSettings = PlanningSettings()
     models: ModelSettings = ModelSettings()
+    guard: GuardSettings = GuardSettings()
+    steps: StepSettings = StepSettings()
+    history: HistorySettings = HistorySettings()
+    controller: ControllerSettings = ControllerSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

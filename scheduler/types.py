@@ -183,6 +183,8 @@ class ReasonCode(StrEnum):
     LINGERS = "lingers"
     NODE_DRAINED = "node drained"
     PROMISE_BROKEN = "promise broken"
+    LOAD_FAILED = "load failed"
+    EVICTED = "evicted"
 
 
 class Reason(Frozen):
@@ -353,6 +355,8 @@ class Deployment(Frozen):
     status: DeploymentStatus
     message: str = ""
     ready_replicas: int = 0
+    gave_up: bool = False
+    """Serve has stopped trying; only another configuration makes it try again."""
 
     @property
     def identity(self) -> tuple[str, str]:

@@ -94,6 +94,8 @@ SPOKEN: dict[ReasonCode, Callable[[Reason], str]] = {
     ReasonCode.MOVED: lambda r: f"it moves to {r.node}",
     ReasonCode.NODE_DRAINED: lambda r: f"the operator has {r.node or 'its node'} emptied",
     ReasonCode.PROMISE_BROKEN: _promise_broken,
+    ReasonCode.LOAD_FAILED: lambda r: f"it could not be loaded: {(r.detail or '').rstrip('.')}",
+    ReasonCode.EVICTED: lambda r: f"the operator has taken it down {r.detail or ''}".rstrip(),
 }
 
 

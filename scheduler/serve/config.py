@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -52,6 +52,14 @@ class ServeState:
         return tuple(one for one in found if one is not None)
 
     @property
+    def unreadable(self) -> dict[str, str]:
+        """Applications with our marker that this version does not understand, and why.
+
+        They are treated as others' are: left alone, and what they hold is taken.
+        """
+        return {name: why for name, app in self._applications.items() if (why := _why_unreadable(app))}
+
+    @property
     def directory_version(self) -> str | None:
         """The version the gateway's directory was pushed with, None without a healthy gateway."""
         app = self._applications.get(contract.GATEWAY_APPLICATION)
@@ -76,10 +84,11 @@ class ServeState:
         }
         return hashlib.sha256(json.dumps(configs, sort_keys=True).encode()).hexdigest()[:16]
 
-    def foreign_configs(self) -> list[dict[str, Any]]:
+    def foreign_configs(self, instead: Collection[str] = ()) -> list[dict[str, Any]]:
         """Others' declarative applications, exactly as they were submitted.
 
-        A PUT deletes the declarative applications it does not list, so they are listed.
+        A PUT deletes the declarative applications it does not list, so they are listed; but for those
+        of ours that cannot be read and come anew under their name, which are in ``instead``.
 
         Raises:
             OperatorError: Serve does not say how one of them was submitted, so it would be deleted.
@@ -88,6 +97,8 @@ class ServeState:
         for name in self.others:
             app = self._applications[name]
             if app.get("source") != "declarative" or app["status"] == "DELETING":
+                continue
+            if name in instead and name in self.unreadable:
                 continue
             if not app.get("deployed_app_config"):
                 raise OperatorError(
@@ -127,14 +138,14 @@ def serve_config(plan: Plan, state: ServeState, settings: ServeSettings) -> dict
             f"The application “{holder}”, which is not ours, answers at “/”, where the gateway must be.",
             "Deploy it with another route_prefix; nothing was changed.",
         )
+    ours = [
+        _gateway(plan.directory, _gateway_args(settings, state), settings.gateway_replicas),
+        *(_model(placement, settings) for placement in plan.placements),
+    ]
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": settings.host, "port": settings.port},
-        "applications": [
-            _gateway(plan.directory, _gateway_args(settings, state), settings.gateway_replicas),
-            *(_model(placement) for placement in plan.placements),
-            *state.foreign_configs(),
-        ],
+        "applications": [*ours, *state.foreign_configs(instead=[str(one["name"]) for one in ours])],
     }
 
 
@@ -201,7 +212,7 @@ def _gateway_config(directory: Directory) -> contract.GatewayConfig:
     )
 
 
-def _model(placement: Placement) -> dict[str, Any]:
+def _model(placement: Placement, settings: ServeSettings) -> dict[str, Any]:
     target = placement.target
     args = contract.ModelArgs(
         node=placement.node,
@@ -224,6 +235,7 @@ def _model(placement: Placement) -> dict[str, Any]:
             {
                 "name": contract.MODEL_DEPLOYMENT,
                 "num_replicas": placement.replicas,
+                "graceful_shutdown_timeout_s": settings.drain_seconds,
                 "user_config": contract.ModelConfig(reservations=target.reservations).model_dump(mode="json"),
             }
         ],
@@ -235,9 +247,24 @@ def _arguments(app: Mapping[str, Any]) -> Mapping[str, Any]:
     return arguments
 
 
+def _why_unreadable(app: Mapping[str, Any]) -> str:
+    arguments = _arguments(app)
+    if arguments.get("marker") != contract.MARKER or arguments.get("kind") == "gateway":
+        return ""
+    try:
+        _model_args(arguments)
+    except ValidationError as error:
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return ""
+
+
+def _model_args(arguments: Mapping[str, Any]) -> contract.ModelArgs:
+    return contract.ModelArgs.model_validate(dict(arguments) | {"contract": contract.CONTRACT_VERSION})
+
+
 def _is_ours(name: str, app: Mapping[str, Any]) -> bool:
     if _arguments(app).get("marker") == contract.MARKER:
-        return True
+        return not _why_unreadable(app)
     # An application that is being deleted has lost its arguments; its name must do.
     named = name == contract.GATEWAY_APPLICATION or name.startswith(contract.MODEL_APPLICATION_PREFIX)
     return named and app["status"] == "DELETING"
@@ -257,14 +284,7 @@ def _deployment(name: str, app: Mapping[str, Any]) -> Deployment | None:
     arguments = _arguments(app)
     if arguments.get("kind") != "model" or app["status"] == "DELETING":
         return None
-    current = arguments.get("contract") == contract.CONTRACT_VERSION
-    try:
-        args = contract.ModelArgs.model_validate(dict(arguments) | {"contract": contract.CONTRACT_VERSION})
-    except ValidationError as error:
-        raise OperatorError(
-            f"The application “{name}” carries our marker, but its arguments cannot be read: {error}.",
-            "It was deployed by another version of this service: delete it by hand, or run that version.",
-        ) from error
+    args = _model_args(arguments)
     details = (app.get("deployments") or {}).get(contract.MODEL_DEPLOYMENT) or {}
     replicas = details.get("replicas") or ()
     reservations = _user_config(app, contract.MODEL_DEPLOYMENT).get("reservations") or ()
@@ -283,8 +303,9 @@ def _deployment(name: str, app: Mapping[str, Any]) -> Deployment | None:
         footprint_bytes=args.footprint_bytes,
         dtype=args.dtype,
         reservations=tuple(reservations),
-        contract_current=current,
+        contract_current=arguments.get("contract") == contract.CONTRACT_VERSION,
         status=STATUS.get(app["status"], DeploymentStatus.LOADING),
         message=app.get("message") or details.get("message") or "",
         ready_replicas=sum(replica.get("state") == "RUNNING" for replica in replicas),
+        gave_up=app["status"] == "DEPLOY_FAILED",
     )

@@ -196,11 +196,13 @@ class Recorder(History):
             self._database.write(statements)
 
     def ordered(self, record: ManualRecord) -> None:
-        """The operator ordered something."""
+        """The operator ordered something; what is known is not written again."""
         until = record.until.timestamp() if record.until else None
+        same = (record.at.timestamp(), record.kind, record.subject)
         self._write(
-            "INSERT INTO manual (at, kind, subject, until, who) VALUES (?, ?, ?, ?, ?)",
-            (record.at.timestamp(), record.kind, record.subject, until, record.by),
+            "INSERT INTO manual (at, kind, subject, until, who) SELECT ?, ?, ?, ?, ? WHERE NOT EXISTS "
+            "(SELECT 1 FROM manual WHERE at = ? AND kind = ? AND subject = ?)",
+            (*same, until, record.by, *same),
         )
 
     def park(self, parked: Parked) -> None:

@@ -117,11 +117,25 @@ def test_arguments_of_another_contract_are_known_as_such() -> None:
     assert answer(app(old)).deployments[0].contract_current is False
 
 
-def test_arguments_that_cannot_be_read_are_an_error_and_not_an_absence() -> None:
+def unreadable() -> dict[str, Any]:
     config = serve_config(plan(a=7.0), ServeState({}), SETTINGS)["applications"][1]
-    broken = config | {"args": {"marker": "ndif-ray-service", "kind": "model"}}
-    with pytest.raises(OperatorError, match="cannot be read"):
-        _ = answer(app(broken)).deployments
+    return config | {"args": {"marker": "ndif-ray-service", "kind": "model", "contract": 99, "later": True}}
+
+
+def test_one_application_that_cannot_be_read_is_left_alone_and_hides_no_other() -> None:
+    readable = serve_config(plan(b=7.0), ServeState({}), SETTINGS)["applications"][1]
+    state = answer(app(unreadable()), app(readable))
+    assert [one.model.repo_id for one in state.deployments] == ["org/b"]
+    assert state.others == (unreadable()["name"],)
+    assert "later" in state.unreadable[unreadable()["name"]]
+    listed = serve_config(plan(b=7.0), state, SETTINGS)["applications"]
+    assert unreadable() in listed
+
+
+def test_one_that_cannot_be_read_gives_way_to_what_is_wanted_under_its_name() -> None:
+    state = answer(app(unreadable()))
+    listed = serve_config(plan(a=7.0), state, SETTINGS)["applications"]
+    assert [one["args"].get("repo_id") for one in listed[1:]] == ["org/a"]
 
 
 def test_the_fingerprint_changes_with_any_configuration_and_with_nothing_else() -> None:

@@ -5,10 +5,9 @@
         lab.run_until("2026-03-25T10:00")
         assert lab.serving() == {"phi"}
 
-The daemon is the product's own, with its own clients on both servers and a real key file. Its scheduler is
-started paused, so nothing runs by itself: `World.run_until` reads there what the daemon has asked for next
-and calls it at that instant of the clock, as the scheduler would. Retries of the Google client do not pause;
-nothing else is different from production.
+The daemon is the product's own, with its own clients on both servers and a real key file. What it wants to be
+done in time it tells to `SimulatedJobs`, and `World.run_until` does it at that instant. Retries of the
+Google client do not pause; nothing else is different from production.
 """
 
 from __future__ import annotations
@@ -19,23 +18,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
 import yaml
 from loguru import logger
 from rich.console import Console
 
-import scheduler.bookings
 from calendars.google import GoogleCalendar
 from calendars.google_events import STATE_PROPERTY
-from scheduler.daemon import WATCH_SECONDS, Daemon
+from scheduler.bookings import calendar_sources
+from scheduler.daemon import Daemon
+from scheduler.heartbeat import Heartbeat, last_beat
 from scheduler.settings import Settings
+from scheduler.store.history import Recorder
+from scheduler.store.orders import Order, OrderBook, OrderKind, Orders
 from tests.google_server import CalendarHandle, FakeClock, GoogleServer, google_server
 from tests.ray_cluster import environment
 from tests.simulation.fake_ray import FakeRay, fake_ray
+from tests.simulation.jobs import SimulatedJobs
 
 MODELS = {"phi": 8.0, "llama": 16.0, "qwen": 60.0, "mistral": 14.0, "giant": 900.0}
 """What people here book: alias and GiB of weights; the repo id is ``lab/ALIAS``."""
@@ -67,34 +70,76 @@ class World:
     said: list[str] = field(default_factory=list)
     passes: int = 0
     _daemon: Daemon | None = None
-    _next_poll: datetime | None = None
-    _next_watch: datetime | None = None
+    _jobs: SimulatedJobs | None = None
 
     # --- the daemon ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start a daemon; the old one, if there is any, ends as if killed."""
         self.stop()
+        self._jobs = SimulatedJobs(self.clock)
         self._daemon = Daemon(
-            self.settings, clock=self.clock, console=Console(file=io.StringIO(), force_terminal=False)
+            self.settings,
+            clock=self.clock,
+            jobs=self._jobs,
+            calendars=partial(calendar_sources, google=HurriedCalendar),
+            console=Console(file=io.StringIO(), force_terminal=False),
         )
-        self._daemon._jobs.start(paused=True)
-        self._next_poll, self._next_watch = self.clock(), None
+        self._daemon.begin()
 
     def stop(self) -> None:
         """End the daemon without a word to anyone; what runs keeps running."""
         if self._daemon is not None:
-            self._daemon._jobs.shutdown(wait=False)
-            self._daemon._controller.close()
-            self._daemon = None
-        self._next_poll = self._next_watch = None
+            self._daemon.close()
+        self._daemon = self._jobs = None
+
+    @property
+    def daemon(self) -> Daemon:
+        """The daemon at work."""
+        assert self._daemon is not None
+        return self._daemon
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """What the daemon says of itself."""
+        found = last_beat(self.settings.path(self.settings.state_dir))
+        assert found is not None
+        return found
+
+    def history(self) -> Recorder:
+        """The daemon's history."""
+        return self.daemon._history
+
+    def order(self, kind: OrderKind, subject: str = "", hours: float | None = None) -> None:
+        """The operator orders something; the daemon takes it up at once."""
+        until = None if hours is None else self.clock() + timedelta(hours=hours)
+        order = Order(kind=kind, subject=subject, since=self.clock(), until=until, by="op@desk")
+        self._change_orders(lambda orders: orders.with_order(order))
+
+    def take_back(self, subject: str = "") -> None:
+        """The operator takes every order about a subject back."""
+        self._change_orders(lambda orders: orders.without(subject, frozenset(OrderKind)))
+
+    def _change_orders(self, change: Callable[[Orders], Orders]) -> None:
+        OrderBook(self.settings.path(self.settings.state_dir)).change(change)
+        if self._daemon is not None:
+            self._daemon.mind()
+            self.run_for(seconds=0.2)
 
     def run_until(self, when: datetime | str) -> None:
         """Let time pass, from one thing that is due to the next. A text is in the calendar's zone."""
         until = self.at(when)
-        while (due := self._due()) is not None and due[0] <= until:
-            self.clock.set(max(due[0], self.clock()))
-            due[1]()
+        while self._daemon is not None and self._jobs is not None:
+            due = self._jobs.due()
+            if due is None or due.at > until:
+                break
+            self.clock.set(max(due.at, self.clock()))
+            self._jobs.done(due, {"tick": self.poll_seconds})
+            self._daemon.mind()
+            due.do()
+            if due.name != "watch":
+                self.passes += 1
+                self.after_pass()
         self.clock.set(until)
 
     def run_for(self, **parts: float) -> None:
@@ -103,49 +148,13 @@ class World:
 
     def poll(self) -> None:
         """Let time pass until the daemon has polled once more, and what that led to at once."""
-        assert self._next_poll is not None
-        self.run_until(self._next_poll + timedelta(seconds=0.2))
+        assert self._jobs is not None
+        self.run_until(self._jobs.intervals["tick"].at + timedelta(seconds=0.2))
 
     def at(self, when: datetime | str) -> datetime:
         """An instant; a text without an offset is in the calendar's zone."""
         moment = datetime.fromisoformat(when) if isinstance(when, str) else when
         return (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)).astimezone(UTC)
-
-    def _due(self) -> tuple[datetime, Callable[[], None]] | None:
-        """What the daemon does next, and when."""
-        if self._daemon is None or self._next_poll is None:
-            return None
-        jobs = {job.id: job for job in self._daemon._jobs.get_jobs()}
-        coming = [(self._next_poll, self._poll)]
-        if "boundary" in jobs:
-            coming.append((jobs["boundary"].next_run_time.astimezone(UTC), self._boundary))
-        if "watch" in jobs:
-            self._next_watch = self._next_watch or self.clock() + timedelta(seconds=WATCH_SECONDS)
-            coming.append((self._next_watch, self._watch))
-        else:
-            self._next_watch = None
-        return min(coming, key=lambda one: one[0])
-
-    def _poll(self) -> None:
-        assert self._next_poll is not None
-        self._next_poll += timedelta(seconds=self.poll_seconds)
-        self._pass()
-
-    def _boundary(self) -> None:
-        assert self._daemon is not None
-        self._daemon._jobs.remove_job("boundary")
-        self._pass()
-
-    def _watch(self) -> None:
-        assert self._daemon is not None
-        self._next_watch = self.clock() + timedelta(seconds=WATCH_SECONDS)
-        self._daemon._watch()
-
-    def _pass(self) -> None:
-        assert self._daemon is not None
-        self.passes += 1
-        self._daemon.tick()
-        self.after_pass()
 
     # --- what there is to see ------------------------------------------------------------------------------
 
@@ -192,6 +201,7 @@ def world(
     gpus: Mapping[str, int] | None = None,
     role: str = "writer",
     load_seconds: float = 25.0,
+    guard: Mapping[str, float] | None = None,
     **calendar: Any,
 ) -> Iterator[World]:
     """A cluster of ``gpus`` (node name to number, 80 GiB each), a calendar shared as ``role``, a daemon."""
@@ -202,7 +212,6 @@ def world(
         stack.enter_context(
             environment({"HF_HOME": str(folder / "huggingface"), "NDIF_CONFIG": str(folder / "settings.yml")})
         )
-        stack.enter_context(patch.object(scheduler.bookings, "GoogleCalendar", HurriedCalendar))
         google = stack.enter_context(google_server(clock=clock))
         ray = stack.enter_context(fake_ray(clock, load_seconds=load_seconds))
         for name, count in (gpus or {"gpu-a": 2, "gpu-b": 1}).items():
@@ -221,6 +230,7 @@ def world(
             ray={"dashboard_url": ray.url},
             serve={"host": "127.0.0.1", "port": 8267},
             models={"catalog": folder / "models.yml"},
+            guard=dict(guard or {}),
         )
         found = World(clock, google, lab, ray, settings, ZoneInfo(zone), poll_seconds)
         sink = logger.add(found.said.append, format="{level} {message}", level="DEBUG")

@@ -59,7 +59,9 @@ class People:
 
 @pytest.fixture
 def people(tmp_path: Path) -> Iterator[People]:
-    with world(tmp_path, "2026-03-23T08:00", poll_seconds=1800, load_seconds=8) as lab:
+    with world(
+        tmp_path, "2026-03-23T08:00", poll_seconds=1800, load_seconds=8, warn_before_end_minutes=0
+    ) as lab:
         lab.google.knobs.check_answers = True
         yield People(lab)
         assert lab.google.violations == []
@@ -242,7 +244,7 @@ def test_a_week_of_edits(people: People) -> None:
 
 def test_the_clocks_go_back(tmp_path: Path) -> None:
     """On Sunday 25 October the hour from 2 to 3 happens twice."""
-    with world(tmp_path, "2026-10-24T20:00", poll_seconds=1800) as lab:
+    with world(tmp_path, "2026-10-24T20:00", poll_seconds=1800, warn_before_end_minutes=0) as lab:
         people = People(lab)
         dragged = people.book("llama", "2026-10-24T21:00", "2026-10-24T22:00")
         people.book("phi", "2026-10-25T01:30", "2026-10-25T03:30", "three hours, not two")

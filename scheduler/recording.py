@@ -1,0 +1,164 @@
+"""What a pass of the loop leaves in the history: what was said of each event, and what came of promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from calendars.write_back import Report
+from scheduler.store.history import Recorder
+from scheduler.store.records import Change, PromiseRecord
+from scheduler.types import Plan, Verdict
+
+ON_TIME = timedelta(seconds=1)
+"""A model that serves so soon after the start of its booking was ready in time."""
+
+ADMITTED = ("scheduled", "loading", "serving")
+Key = tuple[str, str]
+
+
+class Chronicle:
+    """Writes down what is new, and nothing twice, over a restart too."""
+
+    def __init__(self, recorder: Recorder, now: datetime) -> None:
+        self._recorder = recorder
+        self._said = {key: (one.state, one.text) for key, one in recorder.verdicts().items()}
+        promises = recorder.promises(now - timedelta(days=1))
+        self._promises: dict[Key, PromiseRecord] = {(one.calendar, one.event): one for one in promises}
+
+    def note(
+        self, plan: Plan, reports: Mapping[str, Iterable[Report]], calendars: Iterable[str], at: datetime
+    ) -> None:
+        """Write down what is said of each event now, and what came of what was promised.
+
+        Args:
+            calendars: those that could be read; what is missing from another one is not withdrawn.
+        """
+        verdicts = {(one.calendar, one.event): one for one in plan.verdicts}
+        told = {(calendar, one.key): one for calendar, found in reports.items() for one in found}
+        self._note_changes(told, verdicts, at)
+        self._note_promises(told, verdicts, frozenset(calendars), at)
+
+    def _note_changes(
+        self, told: Mapping[Key, Report], verdicts: Mapping[Key, Verdict], at: datetime
+    ) -> None:
+        changes = []
+        for key, report in told.items():
+            text = " ".join(report.lines)
+            if self._said.get(key) == (report.state, text) or (
+                report.state == "ended" and key not in self._said
+            ):
+                continue
+            self._said[key] = (report.state, text)
+            verdict, known = verdicts.get(key), self._promises.get(key)
+            changes.append(
+                Change(
+                    at=at,
+                    calendar=key[0],
+                    event=key[1],
+                    title=verdict.title if verdict else known.title if known else "",
+                    model=_model(verdict) if verdict else known.model if known else "",
+                    state=report.state,
+                    text=text,
+                )
+            )
+        self._recorder.said(changes)
+
+    def _note_promises(
+        self,
+        told: Mapping[Key, Report],
+        verdicts: Mapping[Key, Verdict],
+        calendars: frozenset[str],
+        at: datetime,
+    ) -> None:
+        changed = []
+        for key in {*self._promises, *told}:
+            before = self._promises.get(key)
+            after = _after(before, told.get(key), verdicts.get(key), key, at)
+            if after is None and before is not None and key[0] in calendars:
+                after = _without_event(before, at)
+            if after is not None and after != before:
+                self._promises[key] = after
+                changed.append(after)
+        self._recorder.promised(changed)
+        for key in [key for key, one in self._promises.items() if one.end < at - timedelta(days=1)]:
+            del self._promises[key]
+            self._said.pop(key, None)
+
+
+def _model(verdict: Verdict) -> str:
+    return verdict.model.name if verdict.model else ""
+
+
+def _without_event(before: PromiseRecord, at: datetime) -> PromiseRecord:
+    """What becomes of a promise whose event is in no reading any more."""
+    if before.end > at:
+        return before if before.state == "broken" else before.model_copy(update={"state": "withdrawn"})
+    return _ended(before)
+
+
+def _ended(before: PromiseRecord) -> PromiseRecord:
+    if before.ready_at is None and before.state == "waiting":
+        return before.model_copy(update={"state": "broken", "broken_why": "It never served."})
+    return before
+
+
+def _after(
+    before: PromiseRecord | None, report: Report | None, verdict: Verdict | None, key: Key, at: datetime
+) -> PromiseRecord | None:
+    """What is to be known of a promise now; None where nothing was ever promised, or nothing is said."""
+    if report is None:
+        return None
+    if report.state == "ended":
+        return _ended(before) if before else None
+    if verdict is None or verdict.start is None or verdict.end is None:
+        return before
+    if report.state not in ADMITTED:
+        if before is None or before.state == "withdrawn":
+            return None if before is None else before
+        return before.model_copy(update={"state": "broken", "broken_why": " ".join(report.lines)})
+    base = before or PromiseRecord(
+        calendar=key[0],
+        event=key[1],
+        title=verdict.title,
+        model=_model(verdict),
+        owner=verdict.owner,
+        start=verdict.start,
+        end=verdict.end,
+    )
+    base = base.model_copy(
+        update={
+            "title": verdict.title,
+            "model": _model(verdict) or base.model,
+            "start": verdict.start,
+            "end": verdict.end,
+        }
+    )
+    return _on_its_way(base, report.state, at)
+
+
+def _on_its_way(one: PromiseRecord, state: str, at: datetime) -> PromiseRecord:
+    if state == "serving":
+        if one.ready_at is not None and one.state in ("kept", "late"):
+            return one
+        ready = one.ready_at or at
+        late = max(timedelta(), ready - one.start)
+        kept = late <= ON_TIME
+        if one.state == "broken" and one.ready_at is not None:
+            return one  # it serves again; that it did not in between stays true
+        return one.model_copy(
+            update={
+                "state": "kept" if kept else "late",
+                "ready_at": ready,
+                "lateness_seconds": 0.0 if kept else late.total_seconds(),
+                "broken_why": None,
+            }
+        )
+    if one.ready_at is not None and at >= one.start and one.state in ("kept", "late"):
+        why = f"It ceased to serve at {at:%Y-%m-%d %H:%M:%S} UTC."
+        return one.model_copy(update={"state": "broken", "broken_why": why})
+    if at < one.start and one.state != "waiting":
+        return one.model_copy(
+            update={"state": "waiting", "ready_at": None, "lateness_seconds": None, "broken_why": None}
+        )
+    return one

@@ -1,0 +1,77 @@
+"""The steps of the loop, each with a deadline: one that gets stuck is told of, and holds up no other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from scheduler.errors import OperatorError
+
+Result = TypeVar("Result")
+
+
+class Stuck(OperatorError):
+    """A step did not end in time. What it does goes on, and it is not begun again until that has ended."""
+
+
+class Steps:
+    """Takes steps in threads of their own.
+
+    Args:
+        before: called with the name of each step before it is taken.
+    """
+
+    def __init__(self, before: Callable[[str], None] = lambda _: None) -> None:
+        self._before = before
+        self._under_way: dict[str, tuple[threading.Thread, float]] = {}
+        self.now: str | None = None
+        """The step that is being taken."""
+
+    def take(self, name: str, do: Callable[[], Result], deadline_seconds: float) -> Result:
+        """Do something; what it raises is raised here.
+
+        Raises:
+            Stuck: it has not ended within its deadline, or an earlier one of that name has not.
+        """
+        if (earlier := self._under_way.get(name)) and earlier[0].is_alive():
+            raise _stuck(name, time.monotonic() - earlier[1])
+        self._before(name)
+        outcome: list[Result] = []
+        problem: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                outcome.append(do())
+            except BaseException as error:  # noqa: BLE001  raised below, in the thread of the loop
+                problem.append(error)
+
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._under_way[name] = (thread, time.monotonic())
+        self.now = name
+        thread.start()
+        thread.join(deadline_seconds)
+        self.now = None
+        if thread.is_alive():
+            raise _stuck(name, deadline_seconds)
+        if problem:
+            raise problem[0]
+        return outcome[0]
+
+    @property
+    def stuck(self) -> dict[str, float]:
+        """Steps that were given up and have not ended yet, with the seconds since they began."""
+        now = time.monotonic()
+        return {
+            name: now - began
+            for name, (thread, began) in self._under_way.items()
+            if thread.is_alive() and name != self.now
+        }
+
+
+def _stuck(name: str, seconds: float) -> Stuck:
+    return Stuck(
+        f"{name[0].upper()}{name[1:]} has taken {seconds:.0f} s and has not ended.",
+        "It is not begun again before it ends; everything else goes on. If this stays, restart the daemon.",
+    )

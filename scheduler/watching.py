@@ -1,0 +1,135 @@
+"""Follows what is on its way, tells of it, and notes how long loading took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from scheduler.announcer import Announcer
+from scheduler.front import Front
+from scheduler.heartbeat import OnItsWay
+from scheduler.progress import ON_ITS_WAY, Follower, Progress, Step
+from scheduler.serve.config import ServeState
+from scheduler.store.history import Recorder
+from scheduler.types import DeploymentStatus, Observed
+
+TIER = "cold"
+"""Where weights are loaded from until tiers are told apart: the disk of the node."""
+
+
+class Watcher:
+    """Looks at each observation once.
+
+    Args:
+        on_first_serving: called once, with the name of the first model that answers.
+    """
+
+    def __init__(
+        self,
+        history: Recorder,
+        front: Front,
+        announcer: Announcer,
+        clock: Callable[[], datetime],
+        on_first_serving: Callable[[str], None] | None,
+    ) -> None:
+        self._history = history
+        self._front = front
+        self._announcer = announcer
+        self._clock = clock
+        self._on_first_serving = on_first_serving
+        self._follower = Follower()
+        self._inherited: frozenset[str] | None = None
+        self._observed: Observed | None = None
+        self.unreadable: dict[str, str] = {}
+        """Applications of ours that cannot be read, and why."""
+
+    def tell(self, observed: Observed, state: ServeState) -> bool:
+        """Log what has become of the applications; returns whether one began or ceased to serve."""
+        now = self._clock().timestamp()
+        self._observed = observed
+        self._say_unreadable(state)
+        loading = (one for one in observed.deployments if one.status is DeploymentStatus.LOADING)
+        if self._inherited is None:
+            # when these began to load nobody here has seen
+            self._inherited = frozenset(one.application for one in loading)
+        told = self._follower.update(observed.deployments, now, self._front.said(), self._expected(observed))
+        self._announcer.progress(told)
+        for one in told:
+            self._note_load(one, observed)
+        self._say_gateway(observed, state)
+        return any(one.step not in ON_ITS_WAY for one in told)
+
+    @property
+    def took_seconds(self) -> Mapping[str, float]:
+        """How long each application that was seen loading took until it served."""
+        return self._follower.took_seconds
+
+    @property
+    def loading_seconds(self) -> dict[str, float]:
+        """For how long each application that is loading has been."""
+        return self._follower.loading_seconds(self._clock().timestamp())
+
+    @property
+    def on_its_way(self) -> tuple[OnItsWay, ...]:
+        """How far everything is that is loading."""
+        if self._observed is None:
+            return ()
+        said, expected = self._front.said(), self._expected(self._observed)
+        now = self._clock().timestamp()
+        loading = [one for one in self._observed.deployments if one.status is DeploymentStatus.LOADING]
+        found = [self._follower.loading(one, now, said, expected) for one in loading]
+        return tuple(
+            OnItsWay(
+                application=one.deployment.application,
+                model=one.deployment.model.name,
+                node=one.deployment.node,
+                step=one.step,
+                seconds=round(one.seconds, 1),
+                fraction=one.fraction,
+            )
+            for one in found
+        )
+
+    def _note_load(self, one: Progress, observed: Observed) -> None:
+        application = one.deployment.application
+        if one.step is not Step.SERVING or not one.seconds:
+            return
+        if self._inherited and application in self._inherited:
+            self._inherited -= {application}
+            return
+        model, node = one.deployment.model, one.deployment.node
+        kind = node_kind(observed, node)
+        self._history.loaded(self._clock(), model.key, node, kind, TIER, round(one.seconds, 3))
+
+    def _expected(self, observed: Observed) -> dict[str, float]:
+        """How long what is loading took before, by application."""
+        known = self._history.load_times()
+        found = {}
+        for one in observed.deployments:
+            if time := known.get((one.model.key, node_kind(observed, one.node), TIER)):
+                found[one.application] = time.seconds_p50
+        return found
+
+    def _say_unreadable(self, state: ServeState) -> None:
+        self.unreadable = state.unreadable
+        for name, why in self.unreadable.items():
+            self._announcer.say(
+                f"unreadable {name}",
+                f"The application “{name}” is ours, but its arguments cannot be read ({why}).",
+                "It is left alone; delete it, or run the version of this service that made it.",
+            )
+
+    def _say_gateway(self, observed: Observed, state: ServeState) -> None:
+        status, message = state.gateway_status
+        serving = [one for one in observed.deployments if one.status is DeploymentStatus.SERVING]
+        if status == "DEPLOY_FAILED":
+            self._announcer.say("gateway", f"The gateway cannot start: {message}")
+        if self._on_first_serving and serving and status == "RUNNING":
+            self._on_first_serving(serving[0].model.name)
+            self._on_first_serving = None
+
+
+def node_kind(observed: Observed, node: str) -> str:
+    """What load times on a node are comparable with: its accelerator, or what its devices are."""
+    found = observed.cluster.named(node)
+    return (found.accelerator or found.kind.value) if found else "unknown"
