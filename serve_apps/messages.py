@@ -19,30 +19,67 @@ class _Message(BaseModel):
 
 
 class GenerationRequest(_Message):
-    """Text to be generated from exactly one of ``prompt`` (text), ``token_ids`` or ``messages`` (chat).
+    """Text to be generated from exactly one of ``prompt`` (text), ``token_ids``, ``prompts`` (several of
+    either) or ``messages`` (chat).
 
-    ``max_tokens`` None means the model's default. ``temperature`` and ``top_p`` None mean what the
-    checkpoint's generation config says; temperature 0 is greedy. ``stop`` strings end the text and
-    are not part of it.
+    ``n`` choices are made of each prompt. ``max_tokens`` None means the model's default.
+    ``temperature`` and ``top_p`` None mean what the checkpoint's generation config says; temperature 0
+    is greedy. ``stop`` strings end the text and are not part of it. ``logprobs`` None tells none, a
+    number tells each token's and those of as many of the likeliest ones.
     """
 
     prompt: str | None = None
     token_ids: tuple[int, ...] | None = None
+    prompts: tuple[str | tuple[int, ...], ...] = ()
     messages: tuple[dict[str, Any], ...] | None = None
+    n: int = Field(default=1, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    logprobs: int | None = Field(default=None, ge=0)
+    presence_penalty: float = 0
+    frequency_penalty: float = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+class TokenLogprob(NamedTuple):
+    """One generated token as text, its log probability, and the likeliest tokens in its place."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 class Chunk(_Message):
-    """A piece of generated text. The last one has ``finish_reason`` and the token counts."""
+    """A piece of one choice's text. A choice's last has its ``finish_reason`` and its token counts.
+
+    Choices are numbered by ``index``, those of the first prompt first; a prompt's tokens are counted
+    with its first choice. An answer given as a whole has its further choices in ``others``.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    others: tuple[Chunk, ...] = ()
+
+
+class EmbeddingRequest(_Message):
+    """Texts, or lists of token ids, to be turned into one vector each."""
+
+    inputs: tuple[str | tuple[int, ...], ...] = Field(min_length=1)
+
+
+class Embeddings(_Message):
+    """Vectors of length 1 in the order of the inputs: float32, little-endian, ``width`` numbers each."""
+
+    width: int
+    data: bytes = Field(repr=False)
+    prompt_tokens: int
 
 
 class Refusal(_Message):

@@ -1,4 +1,4 @@
-"""One replica of a model: requests wait their turn, run in a thread, and can be left."""
+"""One replica of a model: texts grow side by side, traced blocks and embeddings take turns with them."""
 
 from __future__ import annotations
 
@@ -7,42 +7,62 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 from serve_apps.contract import ModelArgs, ModelConfig
-from serve_apps.messages import BlockRequest, Chunk, Frame, FrameKind, GenerationRequest, Refusal
+from serve_apps.messages import (
+    BlockRequest,
+    Chunk,
+    EmbeddingRequest,
+    Embeddings,
+    Frame,
+    FrameKind,
+    GenerationRequest,
+    Refusal,
+)
 from serve_apps.model.cost import Cost
+from serve_apps.model.embedding import Embedder
+from serve_apps.model.engine import Engine, memory_for_rows
 from serve_apps.model.executor import Block, Executor, InProcessExecutor
 from serve_apps.model.generation import Generator
 from serve_apps.model.isolation import ModelBaseline, freeze_memory
 from serve_apps.model.loading import load_model, original_weights
+from serve_apps.model.mailbox import Mailbox
 from serve_apps.model.results import completed_frame
+from serve_apps.model.rows import choose_rows
 
 logger = logging.getLogger("ray.serve")
 
-_END = object()
+PROMPT_TOKENS_PER_STEP = {"cpu": 256, "cuda": 4096}
+"""How much of the prompts is read between two tokens of the texts that grow."""
 
 
 class ModelReplica:
-    """Holds one model and serves it; a model runs one thing at a time, in order of arrival.
+    """Holds one model and serves it.
 
-    ``complete`` answers at once, ``stream`` in pieces, ``run_block`` runs a traced block. A caller
-    that goes away (its Serve request is cancelled) ends its generation after the current token, and its
-    traced block at the next bytecode.
+    ``complete`` answers at once, ``stream`` in pieces, ``embed`` with vectors, ``run_block`` runs a
+    traced block. Texts of several requests grow together; blocks and embeddings have the model alone
+    between two steps. A caller that goes away (its Serve request is cancelled) ends its text after the
+    current step, and its traced block at the next bytecode.
     """
 
     def __init__(self, args: dict[str, Any]) -> None:
         self._args = ModelArgs.model_validate(args)
         self._config = ModelConfig()
         self._model = load_model(self._args)
+        module = self._model._module
         self._generator = Generator(self._model)
-        self._turn = asyncio.Lock()
-        self._fatal: str | None = None
-        self._warm_up()
-        baseline = ModelBaseline(self._model, lambda: original_weights(self._args, self._model._module))
+        self._embedder = Embedder(self._model, self._args)
+        self._engine = Engine(
+            choose_rows(module) if self._generator.can_generate else None,
+            PROMPT_TOKENS_PER_STEP.get(module.device.type, 256),
+            memory_for_rows(module),
+        )
+        baseline = ModelBaseline(self._model, lambda: original_weights(self._args, module))
         self._executor: Executor = InProcessExecutor(self._model, baseline)
+        self._warm_up()
         freeze_memory()
 
     def _warm_up(self) -> None:
@@ -52,10 +72,9 @@ class ModelReplica:
         """
         started = time.monotonic()
         if self._generator.can_generate:
-            prepared = self._generator.prepare(GenerationRequest(prompt="Hello", max_tokens=1))
-            if isinstance(prepared, Refusal):
-                raise RuntimeError(f"the model refused its first prompt: {prepared.message}")
-            self._generator.run(prepared, lambda chunk: None, threading.Event())
+            answer = asyncio.run(self.complete(GenerationRequest(prompt="Hello", max_tokens=1)))
+            if isinstance(answer, Refusal):
+                raise RuntimeError(f"the model refused its first prompt: {answer.message}")
         elif self._model.tokenizer is not None:
             self._model._call("Hello")
         logger.info("first token of %s after %.2f s", self._args.repo_id, time.monotonic() - started)
@@ -69,116 +88,104 @@ class ModelReplica:
 
     def check_health(self) -> None:
         """Raises once the device is beyond recovery: Serve then replaces this replica."""
-        fatal = self._fatal or self._executor.fatal()
+        fatal = self._engine.fatal or self._executor.fatal()
         if fatal is not None:
             raise RuntimeError(fatal)
 
     async def complete(self, request: GenerationRequest) -> Chunk | Refusal:
-        """The whole text at once, with finish reason and counts."""
-        pieces: list[str] = []
-        last: Chunk | Refusal | None = None
+        """The whole text at once, with finish reason and counts; further choices in ``others``."""
+        choices: dict[int, list[Chunk]] = {}
         async with aclosing(self.stream(request)) as parts:
             async for part in parts:
                 if isinstance(part, Refusal):
                     return part
-                pieces.append(part.text)
-                last = part
-        if not isinstance(last, Chunk):
+                choices.setdefault(part.index, []).append(part)
+        whole = [_joined(choices[index]) for index in sorted(choices)]
+        if not whole or any(chunk.finish_reason is None for chunk in whole):
             return Refusal(message="The generation ended without a result.", status=500)
-        return last.model_copy(update={"text": "".join(pieces)})
+        return whole[0].model_copy(update={"others": tuple(whole[1:])})
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk | Refusal, None]:
         """Pieces of text as they come; a ``Refusal`` is the only item, or the last one."""
+        choices = await asyncio.to_thread(self._generator.prepare, request)
+        if isinstance(choices, Refusal):
+            yield choices
+            return
         cancelled = threading.Event()
-        async with self._turn:
-            prepared = await asyncio.to_thread(self._generator.prepare, request)
-            if isinstance(prepared, Refusal):
-                yield prepared
-                return
-
-            def work(emit: Callable[[Any], None]) -> None:
-                try:
-                    self._generator.run(prepared, emit, cancelled)
-                except Exception as error:  # noqa: BLE001 - becomes this client's error, not a crash
-                    emit(self._failed(error))
-
-            async with aclosing(_in_thread(work, cancelled)) as parts:
-                async for part in parts:
+        mailbox: Mailbox[Chunk | Refusal] = Mailbox()
+        self._engine.submit(self._generator.texts(choices, mailbox.put, cancelled))
+        unfinished = len(choices)
+        try:
+            while unfinished:
+                for part in _merged(await mailbox.take()):
                     yield part
+                    if isinstance(part, Refusal):
+                        return
+                    unfinished -= part.finish_reason is not None
+        finally:
+            cancelled.set()
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings | Refusal:
+        """A vector for each input."""
+        mailbox: Mailbox[Embeddings | Refusal] = Mailbox()
+
+        def work() -> None:
+            mailbox.put(self._embedder.embed(request))
+
+        self._engine.alone(work)
+        try:
+            return (await mailbox.take())[0]
+        finally:
+            self._engine.withdraw(work)
 
     async def run_block(self, request: BlockRequest) -> AsyncGenerator[Frame, None]:
         """Runs a traced block; RUNNING when its turn comes, LOG lines, META, then the last frame."""
         cancelled = threading.Event()
-        async with self._turn:
-            yield Frame(FrameKind.RUNNING)
+        mailbox: Mailbox[Frame] = Mailbox()
+
+        def work() -> None:
+            mailbox.put(Frame(FrameKind.RUNNING))
             cost = Cost()
+            block = Block(request.payload, request.compress, request.env, request.limit_seconds)
+            for frame in self._executor.run(block, cancelled):
+                if frame.kind is FrameKind.LOG:
+                    mailbox.put(frame)
+                    continue
+                meta = cost.meta()
+                mailbox.put(Frame(FrameKind.META, json.dumps(meta).encode()))
+                mailbox.put(_inline(request, frame, meta))
 
-            def work(emit: Callable[[Any], None]) -> None:
-                block = Block(request.payload, request.compress, request.env, request.limit_seconds)
-                for frame in self._executor.run(block, cancelled):
-                    emit(frame)
+        self._engine.alone(work)
+        try:
+            last = False
+            while not last:
+                for frame in await mailbox.take():
+                    yield frame
+                    last = frame.kind in (FrameKind.RESULT, FrameKind.COMPLETED, FrameKind.ERROR)
+        finally:
+            cancelled.set()
+            self._engine.withdraw(work)
 
-            async with aclosing(_in_thread(work, cancelled)) as frames:
-                async for frame in frames:
-                    if frame.kind is FrameKind.LOG:
-                        yield frame
-                        continue
-                    meta = cost.meta()
-                    yield Frame(FrameKind.META, json.dumps(meta).encode())
-                    yield _inline(request, frame, meta)
 
-    def _failed(self, error: Exception) -> Refusal:
-        logger.error("generation failed", exc_info=error)
-        text = f"{type(error).__name__}: {error}"
-        # after these CUDA answers nothing any more; running out of memory is not one of them
-        if "CUDA error" in str(error) and "out of memory" not in str(error):
-            self._fatal = text
-        return Refusal(message=f"The model failed: {text}", status=500)
+def _joined(parts: list[Chunk]) -> Chunk:
+    """One choice's pieces as one; the last one's counts are the choice's."""
+    logprobs = tuple(told for part in parts for told in part.logprobs)
+    return parts[-1].model_copy(update={"text": "".join(part.text for part in parts), "logprobs": logprobs})
+
+
+def _merged(parts: list[Chunk | Refusal]) -> list[Chunk | Refusal]:
+    """What came while the last was on its way, one piece for each choice: each costs a message."""
+    refusal = next((part for part in parts if isinstance(part, Refusal)), None)
+    if refusal is not None:
+        return [refusal]
+    choices: dict[int, list[Chunk]] = {}
+    for part in parts:
+        if isinstance(part, Chunk):
+            choices.setdefault(part.index, []).append(part)
+    return [_joined(pieces) for pieces in choices.values()]
 
 
 def _inline(request: BlockRequest, frame: Frame, meta: dict[str, Any]) -> Frame:
     if frame.kind is not FrameKind.RESULT or len(frame.data) > request.inline_limit:
         return frame
     return Frame(FrameKind.COMPLETED, completed_frame(request.job_id, frame.data, meta))
-
-
-async def _in_thread(
-    work: Callable[[Callable[[Any], None]], None], cancelled: threading.Event
-) -> AsyncGenerator[Any, None]:
-    """Runs ``work(emit)`` in a thread and yields what it emits.
-
-    Leaving early sets ``cancelled`` and waits for the thread: the next turn must not begin while
-    the model is still computing for this one.
-    """
-    loop = asyncio.get_running_loop()
-    items: asyncio.Queue[Any] = asyncio.Queue()
-
-    def emit(item: Any) -> None:
-        loop.call_soon_threadsafe(items.put_nowait, item)
-
-    def run() -> None:
-        try:
-            work(emit)
-        finally:
-            emit(_END)
-
-    thread = asyncio.ensure_future(asyncio.to_thread(run))
-    try:
-        while (item := await items.get()) is not _END:
-            yield item
-        await thread
-    finally:
-        cancelled.set()
-        await _finished(thread)
-
-
-async def _finished(future: asyncio.Future[None]) -> None:
-    """Waits for ``future`` even while this task is being cancelled, then lets the cancellation be."""
-    interrupted: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            interrupted = error
-    if interrupted is not None:
-        raise interrupted

@@ -108,8 +108,8 @@ class TestGeneration:
         def broken(*args: Any) -> None:
             raise RuntimeError("CUDA error: device-side assert triggered")
 
-        monkeypatch.setattr(replica._generator, "run", broken)
-        monkeypatch.setattr(replica, "_fatal", None)
+        monkeypatch.setattr(replica._engine._rows, "begin", broken)
+        monkeypatch.setattr(replica._engine, "fatal", None)
         replica.check_health()
         answer = complete(replica, prompt="x")
         assert isinstance(answer, Refusal) and answer.status == 500
