@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import os
 import shlex
@@ -21,21 +20,18 @@ from scheduler.calendar_commands import calendar
 from scheduler.controller import Controller, Stale
 from scheduler.daemon import Daemon
 from scheduler.errors import OperatorError
-from scheduler.heartbeat import Heartbeat, last_beat
 from scheduler.history_commands import history
 from scheduler.keys_commands import keys
 from scheduler.logutil.logger import set_up_logging
 from scheduler.moments import parse_moment
 from scheduler.progress import Follower, Step, settled
-from scheduler.render.operation import show_heartbeat, show_orders
+from scheduler.render.operation import show_orders
 from scheduler.render.settings import rows, settings_markdown
-from scheduler.render.status import show_status, status_json
 from scheduler.render.text import progress_line, show_plan
-from scheduler.render.watch import keep_showing
-from scheduler.serve.config import ServeState
 from scheduler.settings import Settings, load_settings
-from scheduler.state_lock import StateLock, holder
-from scheduler.types import DeploymentStatus, Observed, Plan
+from scheduler.state_lock import StateLock
+from scheduler.status_command import status
+from scheduler.types import DeploymentStatus, Plan
 
 FOLLOW_SECONDS = 1.0
 MAX_TRIES = 3
@@ -68,6 +64,7 @@ def app() -> None:
 app.add_command(calendar)
 app.add_command(keys)
 app.add_command(history)
+app.add_command(status)
 for command in order_commands.COMMANDS:
     app.add_command(command)
 
@@ -118,23 +115,6 @@ def run() -> None:
     settings = _settings()
     with StateLock(settings):
         Daemon(settings).run()
-
-
-@app.command()
-@click.option("--watch", is_flag=True, help="Keep showing it until Ctrl-C.")
-@as_json_option
-def status(watch: bool, as_json: bool) -> None:
-    """Show nodes, models, what is booked next, and whether a daemon is at work."""
-    with _controller() as controller:
-        if watch:
-            keep_showing(out, lambda console: _show_status(controller, console))
-        elif as_json:
-            made, observed, state, daemon, beat = _look(controller)
-            shown = status_json(made, observed, state.gateway_status, daemon, controller.settings.serve.url)
-            shown["daemon"] |= {"state": beat.model_dump(mode="json") if beat else None}
-            out.out(json.dumps(shown))
-        else:
-            _show_status(controller, out)
 
 
 @app.command()
@@ -205,27 +185,9 @@ def _settings(address: str | None = None) -> Settings:
 def _plan(controller: Controller, at: str | None) -> Plan:
     now = datetime.now(UTC)
     moment = parse_moment(at, now.astimezone()) if at else now
-    controller.read(now, moment)
+    controller.bookings.refresh(now, moment)
     observed, _ = controller.observe()
     return controller.plan(moment, observed, now)
-
-
-def _look(controller: Controller) -> tuple[Plan, Observed, ServeState, int | None, Heartbeat | None]:
-    """All that ``status`` shows; the last is what a daemon says of itself, None where none is at work."""
-    made = _plan(controller, None)
-    observed, state = controller.observe()
-    folder = controller.settings.path(controller.settings.state_dir)
-    daemon = holder(folder)
-    return made, observed, state, daemon, last_beat(folder) if daemon else None
-
-
-def _show_status(controller: Controller, console: Console) -> None:
-    made, observed, state, daemon, beat = _look(controller)
-    now = datetime.now(UTC)
-    show_orders(console, tuple(one for one in controller.orders.orders if one.holds(now)), now)
-    show_status(console, made, observed, state.gateway_status, daemon, controller.settings.serve.url)
-    if beat:
-        show_heartbeat(console, beat, now)
 
 
 def _print(made: Plan, as_json: bool, *, dated: bool = False) -> None:

@@ -73,7 +73,7 @@ def judge(settings: Settings, now: datetime) -> Judged:
     horizon = now + timedelta(days=settings.calendar.horizon_days)
     controller = Controller(settings)
     try:
-        controller.read(now)
+        controller.bookings.refresh(now)
         readings = tuple(_still_to_come(one, now) for one in controller.bookings.readings)
         agenda = Agenda(now, horizon, readings, dict(controller.bookings.failing))
         try:

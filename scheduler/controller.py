@@ -98,29 +98,15 @@ class Controller:
         self.bookings.close()
         self.dashboard.close()
 
-    def read(self, now: datetime, around: datetime | None = None) -> None:
-        """Read the calendars and what the operator ordered.
-
-        Raises:
-            OperatorError: the orders cannot be read. A calendar that cannot be is no error here.
-        """
-        self.bookings.refresh(now, around)
-        orders = self.order_book.read()
-        if self._recorder and orders != self.orders:
-            for one in orders.orders:
-                record = ManualRecord(
-                    at=one.since, kind=one.kind, subject=one.subject, until=one.until, by=one.by
-                )
-                self._recorder.ordered(record)
-        self.orders = orders
-
     def observe(self) -> tuple[Observed, ServeState]:
-        """What runs, and on what.
+        """What runs, and on what, and what the operator ordered about it.
 
         Raises:
             ClusterUnavailable: Ray did not answer; nothing is known then.
+            OperatorError: the orders cannot be read.
         """
         at = self._clock()
+        self._take_orders()
         state = ServeState(self.dashboard.serve_details())
         # Serve answers as if it ran nothing while its controller cannot be asked. A configuration made
         # from that would delete what others declared, so what vanishes is looked for twice.
@@ -135,6 +121,16 @@ class Controller:
             fingerprint=state.fingerprint,
         )
         return observed, state
+
+    def _take_orders(self) -> None:
+        orders = self.order_book.read()
+        if self._recorder and orders != self.orders:
+            for one in orders.orders:
+                record = ManualRecord(
+                    at=one.since, kind=one.kind, subject=one.subject, until=one.until, by=one.by
+                )
+                self._recorder.ordered(record)
+        self.orders = orders
 
     def _cluster(self, state: ServeState, at: datetime) -> Cluster:
         nodes, actors = self.dashboard.nodes(), self.dashboard.actors()

@@ -172,9 +172,9 @@ class Daemon:
 
     def _pass(self) -> None:
         at, controller, seconds = self._clock(), self._controller, self._settings.steps
-        # 1. Read the calendars and the operator's orders; a calendar that fails keeps its last reading.
+        # 1. Read the calendars; one that fails keeps its last good reading.
         self._read(at)
-        # 2. Observe what runs, and on what.
+        # 2. Observe what runs, and on what, and what the operator ordered.
         observed, state = self._steps.take("observing", controller.observe, seconds.observe_seconds)
         self._watcher.tell(observed, state)
         # 3. Plan; a model that has failed to load is parked, and the plan made without it.
@@ -195,7 +195,9 @@ class Daemon:
     def _read(self, at: datetime) -> None:
         deadline = self._settings.steps.read_seconds
         try:
-            self._steps.take("reading the calendars", partial(self._controller.read, at), deadline)
+            self._steps.take(
+                "reading the calendars", partial(self._controller.bookings.refresh, at), deadline
+            )
         except Stuck as stuck:
             self._announcer.trouble(stuck, "reading")  # what was read before still has its ends and starts
         else:
