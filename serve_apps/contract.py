@@ -81,7 +81,7 @@ class GatewayArgs(_Agreed):
     require_keys: bool = False
     """Whether clients need a key on loopback too; elsewhere they always do."""
     deadline_seconds: float = Field(default=600, gt=0)
-    """Longest time one request may take, waiting for its turn included."""
+    """Longest time a request waits for its turn, and then for its answer."""
     job_seconds: float = Field(default=600, gt=0)
     """Longest time a traced block may run."""
     max_wait_seconds: float = Field(default=3600, ge=0)

@@ -101,15 +101,19 @@ class ServeBackend:
             response.cancel()
 
     def stream(self, application: str, request: GenerationRequest) -> AsyncGenerator[Chunk | Refusal, None]:
-        return self._generate(application, "stream", request)
+        return self._generate(application, "stream", request, self._deadline_seconds)
 
     def run_block(self, application: str, request: BlockRequest) -> AsyncGenerator[Frame, None]:
-        return self._generate(application, "run_block", request)
+        # it may wait at the model for what is longest there, and then run as long as it may
+        seconds = self._deadline_seconds + request.limit_seconds
+        return self._generate(application, "run_block", request, seconds)
 
-    async def _generate(self, application: str, method: str, request: Any) -> AsyncGenerator[Any, None]:
+    async def _generate(
+        self, application: str, method: str, request: Any, seconds: float
+    ) -> AsyncGenerator[Any, None]:
         handle = await self._handle(application)
         items = getattr(handle.options(stream=True), method).remote(request)
-        ends_at = time.monotonic() + self._deadline_seconds
+        ends_at = time.monotonic() + seconds
         begun = False
         try:
             while True:

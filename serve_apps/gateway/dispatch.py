@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
 from serve_apps.gateway import jobs_table, replicas_table
@@ -34,7 +34,7 @@ class Dispatcher:
         self._desk = desk
         self._table = table
         self._now = now
-        self._cleaned_at = -float("inf")
+        self._looked_at = self._cleaned_at = -float("inf")
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -56,11 +56,12 @@ class Dispatcher:
             except Exception:
                 logger.exception("a round of the jobs failed; the next follows")
                 await asyncio.sleep(TICK_SECONDS)
-            try:
+            if time.monotonic() - self._looked_at >= TICK_SECONDS:
+                self._looked_at = time.monotonic()
+                await self._look_around()
+            with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
                     await woken.wait()
-            except TimeoutError:
-                await self._look_around()
             woken.clear()
 
     async def round(self) -> None:

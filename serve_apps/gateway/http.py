@@ -54,6 +54,7 @@ class Gateway:
         self.backend: Backend = FairBackend(backend, self.gate, args.deadline_seconds)
         self.desk = Desk(args, backend)
         self._keys = KeyStore(self.desk.folder / KEYS_FILE)
+        self._identifying = asyncio.Semaphore(2)
         self._configured = False
         self.dispatcher = Dispatcher(self.desk, lambda: self.table if self._configured else None, now)
         self._turns = itertools.count()
@@ -75,7 +76,11 @@ class Gateway:
 
         OpenAI's clients always send a key, and nnsight's may send one for another service.
         """
-        caller = None if key is None else await asyncio.to_thread(self._keys.identify, key)
+        caller = None
+        if key is not None:
+            # few at once: guessing keys must not take the threads that others need
+            async with self._identifying:
+                caller = await asyncio.to_thread(self._keys.identify, key)
         return caller if caller is not None or self.args.keys_required else ANONYMOUS
 
     async def find(self, name: str) -> Serving:

@@ -147,6 +147,8 @@ class Desk:
 
     async def say(self, job: Job, status: str, description: str) -> None:
         """Tells how an unfinished job is, if that is news."""
+        if (job.status, job.description) == (status, description):
+            return
         if await self.database.run(jobs_table.say, job.id, status, description):
             await self.tell(job.session, json.dumps(status_body(job.id, status, description)))
 

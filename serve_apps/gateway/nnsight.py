@@ -79,9 +79,16 @@ def _deployments(route: Route, statuses: Statuses) -> dict[str, Any]:
 
 @cache
 def installed_packages() -> dict[str, str]:
-    """Versions by import name, as nnsight's ``compare()`` lists them."""
-    versions: dict[str, str] = {}
-    for import_name, names in metadata.packages_distributions().items():
-        for name in names:
-            versions[import_name] = metadata.version(name)
-    return versions
+    """Versions by import name, or by its own name what imports nothing: as nnsight's ``compare()`` has them.
+
+    Where several packages share an import name the last one listed counts, there as here.
+    """
+    imports: dict[str, list[str]] = {}
+    for import_name, packages in metadata.packages_distributions().items():
+        for package in packages:
+            imports.setdefault(package, []).append(import_name)
+    return {
+        name: distribution.version
+        for distribution in metadata.distributions()
+        for name in imports.get(distribution.metadata["Name"], [distribution.metadata["Name"]])
+    }

@@ -186,6 +186,9 @@ def _jobs(router: APIRouter, gateway: Gateway) -> None:
     @router.get("/jobs")
     async def jobs(http: Request) -> JSONResponse:
         """The caller's last jobs, the newest first."""
+        if not current.get().owner:
+            # callers without a key cannot be told apart, and an id is all that keeps their jobs their own
+            raise HTTPException(403, "Jobs are listed for a key only; without one, keep the ids.")
         found = await desk.database.run(jobs_table.jobs_of, current.get().owner, MAX_LISTED)
         return JSONResponse([await told(job, http) for job in found])
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from fastapi.testclient import TestClient
 
 from serve_apps.contract import Booking, GatewayArgs, GatewayConfig, Route
 from serve_apps.gateway.http import Gateway, make_app
 from serve_apps.gateway.keys import KEYS_FILE, KeyStore
+from tests.ray_cluster import wait_until
 from tests.serve_apps.fakes import FakeBackend
 from tests.tiny_model import model_key
 
@@ -92,3 +95,17 @@ def until_told(socket: Any, status: str) -> list[Any]:
     while told[-1]["status"] != status:
         told.append(socket.receive_json())
     return told
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The application on a server of its own, as a thread; its address."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started, 20, "the server starts", every=0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)

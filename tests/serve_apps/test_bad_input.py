@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 import schemathesis
-import uvicorn
 import websocket
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
@@ -25,9 +23,8 @@ from serve_apps.contract import GatewayArgs
 from serve_apps.gateway.http import Gateway, make_app
 from serve_apps.gateway.limits import BodyLimit
 from serve_apps.gateway.routing import AppState
-from tests.ray_cluster import wait_until
 from tests.serve_apps.fakes import FakeBackend
-from tests.serve_apps.front import CONFIG, Clock, gateway_on, post_job
+from tests.serve_apps.front import CONFIG, Clock, gateway_on, post_job, served
 from tests.tiny_model import model_key
 
 EXAMPLES = settings(
@@ -112,20 +109,6 @@ class TestEnvelopes:
         assert works_on(client)
 
 
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The application on a server of its own, as a thread; its address."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        wait_until(lambda: server.started, 20, "the server starts", every=0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-
-
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     backend = FakeBackend(states={"a": AppState.SERVING, "b": AppState.SERVING})
@@ -152,7 +135,7 @@ def test_nothing_that_the_openapi_allows_or_forbids_is_a_5xx(address: str) -> No
             # some operations have nothing that could be wrong
             with suppress(Unsatisfiable):
                 ask()
-    assert {"POST /request", "POST /v1/completions", "GET /jobs", "DELETE /jobs/{job_id}"} <= tried
+    assert {"POST /request", "POST /v1/completions", "GET /status", "DELETE /jobs/{job_id}"} <= tried
     assert httpx.get(f"{address}/healthz").status_code == 200
 
 

@@ -201,6 +201,11 @@ class TestOwners:
             assert client.get(f"/response/{job_id}", headers=bob).status_code == 404
             assert client.delete(f"/jobs/{job_id}", headers=bob).status_code == 404
 
+    def test_without_a_key_nobody_sees_a_list(self, client: TestClient) -> None:
+        post_job(client)
+        answer = client.get("/jobs")
+        assert answer.status_code == 403 and "keep the ids" in answer.json()["detail"]
+
     def test_anothers_websocket_is_not_open(self, backend: FakeBackend, tmp_path: Path) -> None:
         ada = {"ndif-api-key": make_key(tmp_path)}
         bob = {"ndif-api-key": make_key(tmp_path, "bob@example.org")}

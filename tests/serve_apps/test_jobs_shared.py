@@ -85,9 +85,8 @@ class TestReplicas:
         backend.frames = ()
         with gateway_on(backend, tmp_path) as (_, there), gateway_on(backend, tmp_path) as (_, here):
             with here.websocket_connect("/subscribe") as socket:
-                post_job(there, session_id=socket.receive_json()["session_id"])
+                job_id = post_job(there, session_id=socket.receive_json()["session_id"]).json()["id"]
                 until_told(socket, "DISPATCHED")
-            job_id = there.get("/jobs").json()[0]["id"]
             assert follow(there, job_id)["description"] == "Your job was cancelled."
 
     def test_places_in_line_are_the_same_everywhere(self, backend: FakeBackend, tmp_path: Path) -> None:
