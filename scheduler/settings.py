@@ -139,7 +139,9 @@ class ServeSettings(Group):
     concurrent_per_key: int = Field(32, ge=1, le=100_000, description="Completions of a key at once")
     queued_per_key: int = Field(20, ge=1, le=100_000, description="Requests of a key that wait for a model")
     queued_per_model: int = Field(200, ge=1, le=100_000, description="Requests of all that wait for a model")
-    deadline_seconds: float = Field(600.0, gt=0, le=86400, description="Longest wait for a turn, and for an answer")
+    deadline_seconds: float = Field(
+        600.0, gt=0, le=86400, description="Longest wait for a turn, and for an answer"
+    )
     job_seconds: float = Field(600.0, gt=0, le=604800, description="Longest time a traced block may run")
     max_wait_minutes: float = Field(
         60.0, ge=0, le=10080, description="Longest time a traced block waits for its model and its turn"
