@@ -37,8 +37,7 @@ from calendars.google import GoogleCalendar
 from calendars.reservation import Reading
 from calendars.snapshot import Snapshots
 from calendars.write_back import Report, with_report
-from scheduler.planning.footprint import Sizing
-from scheduler.planning.plan import make_plan
+from scheduler.planning.plan import Known, make_plan
 from scheduler.types import Catalog, CatalogEntry, Model, Observed, Plan
 from tests.google_server import FakeClock, google_server
 from tests.google_server.client import EVENTS_SCOPE
@@ -119,7 +118,8 @@ def judged(reading: Reading) -> Plan:
     observed = Observed(
         cluster=nodes, deployments=(), directory_version=None, others=(), fingerprint="benchmark"
     )
-    return make_plan((reading,), Catalog(entries=entries), known, observed, Sizing(), AT)
+    made_from = Known(catalog=Catalog(entries=entries), checkpoints=known)
+    return make_plan((reading,), observed, AT, made_from)
 
 
 class Measured:

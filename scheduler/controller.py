@@ -23,8 +23,8 @@ from scheduler.errors import OperatorError
 from scheduler.guard import GuardRule, Hold, MassChangeGuard
 from scheduler.orders import closed_by, letting_the_operator_pass, with_orders
 from scheduler.parking import Parking, ParkRule
-from scheduler.planning.footprint import Sizing
-from scheduler.planning.plan import make_plan
+from scheduler.planning.footprint import Loads, Sizing
+from scheduler.planning.plan import Known, Policy, make_plan
 from scheduler.planning.targets import identify
 from scheduler.serve.config import ServeState, serve_config
 from scheduler.settings import MIB, Settings
@@ -218,9 +218,17 @@ class Controller:
     def _make(
         self, readings: tuple[Reading, ...], catalog: Catalog, observed: Observed, at: datetime
     ) -> Plan:
-        known = self._checkpoints.look_up(_models(readings, catalog))
+        checkpoints = self._checkpoints.look_up(_models(readings, catalog))
         rules, catalog = letting_the_operator_pass(self.settings.booking, catalog)
-        return make_plan(readings, catalog, known, observed, self._sizing, at, rules)
+        known = Known(
+            catalog=catalog,
+            checkpoints=checkpoints,
+            loads=Loads(self._sizing),
+            rules=rules,
+            policy=policy(self.settings),
+            previous=self._promises,
+        )
+        return make_plan(readings, observed, at, known)
 
     def _looked_at_twice(self, plan: Plan, catalog: Catalog, observed: Observed, at: datetime) -> Plan:
         if self._guard is None:
@@ -262,6 +270,16 @@ def sizing(settings: Settings) -> Sizing:
         padding_bytes=planning.padding_mib * MIB,
         lead_base_seconds=planning.lead_base_seconds,
         load_bytes_per_second=planning.load_mib_per_second * MIB,
+        download_bytes_per_second=planning.download_mib_per_second * MIB,
+    )
+
+
+def policy(settings: Settings) -> Policy:
+    """How promises are kept, from the settings."""
+    return Policy(
+        horizon_seconds=settings.calendar.horizon_days * 86_400,
+        linger_seconds=settings.planning.linger_seconds,
+        minimum_service_seconds=settings.controller.minimum_deployment_seconds,
     )
 
 

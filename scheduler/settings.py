@@ -194,6 +194,12 @@ class PlanningSettings(Group):
     )
     lead_base_seconds: float = Field(30.0, ge=0, le=86400, description="Time to start any model")
     load_mib_per_second: float = Field(200.0, gt=0, description="Speed at which weights are loaded")
+    download_mib_per_second: float = Field(
+        200.0, gt=0, description="Speed at which weights come to a node that has none"
+    )
+    linger_seconds: float = Field(
+        0.0, ge=0, le=86400, description="How long a model stays after its booking if nobody needs its room"
+    )
 
 
 class ModelSettings(Group):

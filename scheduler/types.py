@@ -273,10 +273,8 @@ class Refusal(Frozen):
 class Target(Frozen):
     """A model that must serve at a time, with the reservations behind it.
 
-    ``footprint_bytes`` is what one replica needs, padding included. ``firm_replicas`` are those of the
-    booking with the strongest claim, which is the target's; more are for weaker bookings of the same
-    model, and displace nobody. ``early`` tells that its first
-    booking has not begun: it is loaded ahead if there is room, and never at another's cost.
+    ``footprint_bytes`` is what one replica needs, padding included. The claim is that of the booking
+    with the strongest one. ``early`` tells that its first booking has not begun.
     """
 
     model: Model
@@ -284,7 +282,6 @@ class Target(Frozen):
     dtype: Dtype
     gpus: int | None
     replicas: int
-    firm_replicas: int
     footprint_bytes: int
     reservations: tuple[str, ...]
     titles: tuple[str, ...]
@@ -297,12 +294,7 @@ class Target(Frozen):
     @property
     def order(self) -> tuple[bool, int, datetime, str]:
         """Who comes first: running windows, then priority, then who booked first, then the key."""
-        return (self.early, *self.claim)
-
-    @property
-    def claim(self) -> tuple[int, datetime, str]:
-        """Who may take whose room: the smaller one the larger one's."""
-        return (-self.priority, self.booked_at, self.model.key)
+        return (self.early, -self.priority, self.booked_at, self.model.key)
 
 
 class Placement(Frozen):
@@ -319,7 +311,6 @@ class Placement(Frozen):
     memory_bytes: int
     footprint_bytes: int
     reason: Reason
-    considered: tuple[NodeAnswer, ...] = ()
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -340,7 +331,7 @@ class DeploymentStatus(StrEnum):
 
 
 class Deployment(Frozen):
-    """An application of ours as Serve reports it."""
+    """An application of ours as Serve reports it, deployed ``since`` then."""
 
     application: str
     model: Model
@@ -357,6 +348,7 @@ class Deployment(Frozen):
     ready_replicas: int = 0
     gave_up: bool = False
     """Serve has stopped trying; only another configuration makes it try again."""
+    since: UtcDatetime | None = None
 
     @property
     def identity(self) -> tuple[str, str]:

@@ -60,6 +60,11 @@ class Node(Frozen):
         return self.devices[0].kind if self.devices else DeviceKind.CPU
 
     @property
+    def kind_name(self) -> str:
+        """What such nodes are called: their accelerator, or the kind of their devices."""
+        return self.accelerator or self.kind.value
+
+    @property
     def memory_bytes(self) -> int:
         """Memory of all its devices."""
         return sum(device.memory_bytes for device in self.devices)

@@ -1,92 +1,492 @@
-"""What can be told of bookings before they begin: whether there will be room for them."""
+"""Which bookings are promised their model for the whole of their window, and on which nodes.
+
+First come, first served within a priority: what is promised is never taken back for a booking of the
+same priority. A booking that finds no room as things are laid out has others moved for it, but only
+such as have not started, and only if each of them finds another place. Only a booking of a higher
+priority takes the room of lower ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from datetime import datetime
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 
-from scheduler.cluster.node import Cluster
-from scheduler.planning.placement import Unplaced, place, place_alone
-from scheduler.planning.targets import Booked, targets_at
+from calendars.reservation import MAX_PRIORITY
+from scheduler.planning.book import Book, Need, Seat, units_on
 
-MAX_INSTANTS = 60
-"""So many starts are looked at, the nearest first: bounds the work, whatever is booked."""
+MOVE_ATTEMPTS = 24
+"""Nodes that are tried to be cleared for one replica; bounds the work of a verdict."""
+MAX_MOVED = 6
+"""Stays that are moved for one replica."""
+MOVES_PER_PLAN = 2_000
+"""Nodes that are tried to be cleared in one plan, for all bookings together."""
 
-MAX_TRIALS = 60
-"""So many instants are laid out in the search for later slots, for all bookings together."""
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One booking as the book sees it; ``start``, ``end`` and ``lead`` in seconds (since the epoch).
 
-def foresee(booked: Iterable[Booked], cluster: Cluster, at: datetime) -> dict[str, Unplaced]:
-    """The bookings to come that find no room, by the key of their reservation.
-
-    Room can only become short when something starts, so each start after ``at`` is looked at by
-    itself: everything booked for that instant is laid out on the empty cluster in the order of the
-    claims. Packing in another order might still find a way; a booking that is refused here is judged
-    anew with every plan. What is too large for any node is found however far ahead it is.
+    ``lead`` is how long before its start loading begins.
     """
-    booked = tuple(booked)
-    starts = sorted({one.reservation.start for one in booked if one.reservation.start > at})
-    short: dict[str, Unplaced] = {}
-    for instant in starts[:MAX_INSTANTS]:
-        targets = [target for target in targets_at(booked, instant) if not target.early]
-        found = {one.target.model.key: one for one in place(targets, cluster).unplaced}
-        for one in booked:
-            unplaced = found.get(one.model.key)
-            if unplaced is None or one.reservation.key not in unplaced.target.reservations:
-                continue
-            if one.replicas > unplaced.target.replicas - unplaced.replicas:
-                short.setdefault(one.reservation.key, unplaced)
-    return _never(booked, cluster, at) | short
+
+    key: str
+    model: str
+    need: Need
+    replicas: int
+    start: float
+    end: float
+    lead: float = 0.0
+    priority: int = 0
+    booked_at: float = 0.0
+
+    @property
+    def claim(self) -> tuple[int, float, str]:
+        """Who comes first: the smaller one."""
+        return (-self.priority, self.booked_at, self.key)
 
 
-def _never(booked: Iterable[Booked], cluster: Cluster, at: datetime) -> dict[str, Unplaced]:
-    """The bookings to come, however far ahead, that no node could take even if nothing else ran."""
-    large: dict[tuple[int, int | None], bool] = {}
-    found: dict[str, Unplaced] = {}
-    for one in booked:
-        if one.reservation.start <= at:
-            continue
-        need = (one.footprint_bytes, one.gpus)
-        (target,) = targets_at((one,), one.reservation.start)
-        if need not in large:
-            large[need] = not place_alone(target, cluster)
-        if large[need]:
-            found[one.reservation.key] = place((target,), cluster).unplaced[0]
-    return found
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A replica of a model that has a seat during ``[start, end)``, for the bookings in ``keys``.
 
-
-def earliest_slots(
-    refused: Iterable[Booked], booked: Sequence[Booked], cluster: Cluster, at: datetime
-) -> dict[str, datetime]:
-    """When each refused booking would fit for as long as it lasts, by the key of its reservation.
-
-    Room is gained when something ends, so the ends of the other bookings are tried in turn. A booking
-    is missing here if none of them helps, or if ``MAX_TRIALS`` was used up before one was found.
+    ``settled``: it has started or is being loaded, and is not moved. ``kept_until``: nobody may
+    displace it before.
     """
-    found: dict[str, datetime] = {}
-    trials = 0
-    for one in refused:
-        reservation = one.reservation
-        others = [other for other in booked if other.reservation.key != reservation.key]
-        after = max(at, reservation.start)
-        for start in sorted({other.reservation.end for other in others if other.reservation.end > after}):
-            window = {"start": start, "end": start + (reservation.end - reservation.start)}
-            moved = replace(one, reservation=reservation.model_copy(update=window))
-            instants = [start, *_starts_within(others, start, moved.reservation.end)]
-            trials += len(instants)
-            if trials > MAX_TRIALS:
-                return found
-            if all(_fits(moved, others, cluster, instant) for instant in instants):
-                found[reservation.key] = start
-                break
-    return found
+
+    number: int
+    model: str
+    need: Need
+    seat: Seat
+    start: float
+    end: float
+    keys: frozenset[str]
+    priority: int
+    settled: bool = False
+    kept_until: float = 0.0
+
+    @property
+    def volume(self) -> float:
+        """What moving it would move: memory and time."""
+        return self.need.footprint_bytes * (self.end - self.start)
 
 
-def _starts_within(booked: Iterable[Booked], start: datetime, end: datetime) -> list[datetime]:
-    return sorted({one.reservation.start for one in booked if start < one.reservation.start < end})
+class Admission:
+    """All promises, kept in one book.
+
+    Args:
+        at: the present, seconds since the epoch; the past is not looked at.
+        at_hand: the nodes, by number, that have the weights of a model, by its key.
+
+    ``displaced`` tells which booking lost a seat to which of a higher priority.
+    """
+
+    def __init__(
+        self, book: Book, at: float = 0.0, at_hand: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        self.book = book
+        self.at = at
+        self._at_hand = at_hand or {}
+        self.holds: dict[int, Hold] = {}
+        self.asks: dict[str, Ask] = {}
+        self.moves_left = MOVES_PER_PLAN
+        self.displaced: dict[str, str] = {}
+        self._of_model: dict[str, set[int]] = {}
+        self._of_key: dict[str, set[int]] = {}
+        self._on_node: list[set[int]] = [set() for _ in book.nodes]
+        self._numbers = count()
+        self._journal: list[tuple[bool, Hold]] = []
+
+    # What is asked from outside
+
+    def admit_all(self, asks: Iterable[Ask]) -> None:
+        """Admit what can be, in the order of the claims; ``covered`` tells what each one got."""
+        queue = [(ask.claim, ask) for ask in asks]
+        heapq.heapify(queue)
+        while queue:
+            _, ask = heapq.heappop(queue)
+            for key in self.admit(ask, settle_for_less=True)[1]:
+                self.displaced[key] = ask.key
+                heapq.heappush(queue, (self.asks[key].claim, self.asks[key]))
+
+    def admit(self, ask: Ask, settle_for_less: bool = False) -> tuple[int, list[str]]:
+        """Find seats for a booking; returns how many replicas have one, and which bookings lost theirs.
+
+        Unless it ``settle``s ``_for_less``, a booking that does not get all its replicas gets none.
+        """
+        self.asks[ask.key] = ask
+        begun = len(self._journal)
+        used: set[int] = set()
+        displaced: list[str] = []
+        got = 0
+        while got < ask.replicas and self._seat(ask, used, displaced):
+            got += 1
+        if got < ask.replicas and not settle_for_less:
+            self._roll_back(begun)
+            return 0, []
+        self._journal.clear()
+        return got, [key for key in dict.fromkeys(displaced) if key != ask.key]
+
+    def would(self, ask: Ask) -> int:
+        """How many replicas of a booking would find a seat, at nobody's loss; changes nothing."""
+        begun = len(self._journal)
+        known, self.asks[ask.key] = self.asks.get(ask.key), ask
+        moves, self.moves_left = self.moves_left, 0
+        used: set[int] = set()
+        got, displaced = 0, list[str]()
+        meek = replace(ask, priority=-MAX_PRIORITY)
+        while got < ask.replicas and self._seat(meek, used, displaced):
+            got += 1
+        self._roll_back(begun)
+        self.moves_left = moves
+        if known is None:
+            del self.asks[ask.key]
+        else:
+            self.asks[ask.key] = known
+        return got
+
+    def in_the_way(self, number: int, ask: Ask) -> frozenset[str] | None:
+        """The bookings whose going would make room on a node for one replica, none of them needlessly."""
+        begun = len(self._journal)
+        wanted = _wanted(ask, ask.need, max(ask.start, self.at), ask.end)
+        placed, gone = self._clear(number, wanted, lambda hold: not hold.keys & {ask.key})
+        needed = list[Hold]()
+        for hold in gone if placed is not None else ():
+            if self.book.fits(hold.seat, hold.start, hold.end):
+                self._put(replace(hold, number=-1))
+            else:
+                needed.append(hold)
+        self._roll_back(begun)
+        return None if placed is None else frozenset(key for hold in needed for key in hold.keys)
+
+    def release(self, key: str) -> None:
+        """Forget a booking; what was held for it alone is given back."""
+        for hold in self.of_booking(key):
+            self._drop(hold)
+            windows = [(self.asks[other].start, self.asks[other].end) for other in hold.keys - {key}]
+            for start, end in union(windows):
+                start, end = max(start, hold.start), min(end, hold.end)
+                keys = frozenset(
+                    k for k in hold.keys - {key} if self.asks[k].start < end and self.asks[k].end > start
+                )
+                if start < end:
+                    self._put(replace(hold, start=start, end=end, keys=keys))
+        self.asks.pop(key, None)
+        self._journal.clear()
+
+    def restore(
+        self,
+        model: str,
+        needs: Sequence[Need],
+        number: int,
+        keys: Iterable[str],
+        start: float,
+        end: float,
+        *,
+        runs: bool,
+        as_it_is: tuple[int, int] | None = None,
+        kept_until: float = 0.0,
+    ) -> bool:
+        """Hold what was promised before, if it is still free.
+
+        What ``runs`` and need not change is there, even if by the book there is no room for it.
+
+        Args:
+            needs: those of its bookings, the strongest claim first.
+            number: of the node.
+            as_it_is: what it takes there now, as ``units_on`` has it.
+        """
+        need = needs[0]
+        for other in needs[1:]:
+            need = _for_either(need, other) or need
+        start, among = max(start, self.at), frozenset(keys)
+        seat = self.book.room_on(number, need, start, end)
+        if seat is None and runs and as_it_is == units_on(self.book.nodes[number], need):
+            seat = self.book.squeeze(number, need, start, end)
+        if seat is None:
+            return False
+        priority = max(self.asks[key].priority for key in among)
+        settled = runs or start <= self.at
+        self._put(Hold(-1, model, need, seat, start, end, among, priority, settled, kept_until))
+        self._journal.clear()
+        return True
+
+    def of_booking(self, key: str) -> list[Hold]:
+        """What is held for a booking, in the order of their numbers."""
+        return [self.holds[number] for number in sorted(self._of_key.get(key, ()))]
+
+    def of_model(self, model: str) -> list[Hold]:
+        """What is held for a model, in the order of their numbers."""
+        return [self.holds[number] for number in sorted(self._of_model.get(model, ()))]
+
+    def on_node(self, node: int) -> list[Hold]:
+        """What is held on a node, in the order of their numbers."""
+        return [self.holds[number] for number in sorted(self._on_node[node])]
+
+    def covered(self, ask: Ask) -> int:
+        """How many replicas a booking has throughout what is left of its window."""
+        start = max(ask.start, self.at)
+        holds = self.of_booking(ask.key)
+        instants = [start, *(hold.end for hold in holds if start < hold.end < ask.end)]
+        return min(sum(hold.start <= instant < hold.end for hold in holds) for instant in instants)
+
+    # One replica
+
+    def _seat(self, ask: Ask, used: set[int], displaced: list[str]) -> bool:
+        """Give one replica of a booking a seat: one its model has already, or one of its own."""
+        start = max(ask.start, self.at)
+        theirs = [
+            hold
+            for hold in self.of_model(ask.model)
+            if hold.number not in used and hold.start <= ask.end and hold.end >= start
+        ]
+        theirs.sort(key=lambda h: (not h.settled, -(min(h.end, ask.end) - max(h.start, start)), h.number))
+        for join in (self._extend, self._move_whole):
+            for hold in theirs:
+                joined = join(hold, ask, start)
+                if joined is not None:
+                    used.add(joined.number)
+                    return True
+        overlapping = [hold for hold in theirs if hold.start < ask.end and hold.end > start]
+        if overlapping and self._hand_over(overlapping[0], ask, start, used, displaced):
+            return True
+        placed = self._place(ask, ask.need, start, ask.end, displaced)
+        if placed is None:
+            return False
+        used.add(placed.number)
+        return True
+
+    def _extend(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
+        """One stay of both, where it is."""
+        first, last = min(hold.start, start), max(hold.end, ask.end)
+        need = _for_either(hold.need, ask.need)
+        if need is None:
+            return None
+        if need == hold.need:
+            added = [(first, hold.start), (hold.end, last)]
+            if all(a >= b or self._may_stay(hold, a, b) for a, b in added):
+                return self._instead(hold, first, last, hold.seat, ask)
+            return None
+        return self._anew(hold, ask, need, first, last, hold.seat.node)
+
+    def _may_stay(self, hold: Hold, start: float, end: float) -> bool:
+        return not self.book.nodes[hold.seat.node].closed and self.book.fits(hold.seat, start, end)
+
+    def _move_whole(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
+        """One stay of both elsewhere, if neither has started."""
+        need = _for_either(hold.need, ask.need)
+        if hold.settled or need is None:
+            return None
+        return self._anew(hold, ask, need, min(hold.start, start), max(hold.end, ask.end))
+
+    def _anew(
+        self, hold: Hold, ask: Ask, need: Need, start: float, end: float, node: int | None = None
+    ) -> Hold | None:
+        begun = len(self._journal)
+        self._drop(hold)
+        book = self.book
+        seat = book.find(need, start, end) if node is None else book.room_on(node, need, start, end)
+        if seat is None:
+            self._roll_back(begun)
+            return None
+        return self._put(self._for_both(replace(hold, need=need), start, end, seat, ask))
+
+    def _instead(self, hold: Hold, start: float, end: float, seat: Seat, ask: Ask) -> Hold:
+        if (start, end) == (hold.start, hold.end) and ask.key in hold.keys:
+            return hold
+        self._drop(hold)
+        return self._put(self._for_both(hold, start, end, seat, ask))
+
+    def _for_both(self, hold: Hold, start: float, end: float, seat: Seat, ask: Ask) -> Hold:
+        keys, priority = hold.keys | {ask.key}, max(hold.priority, ask.priority)
+        return replace(hold, start=start, end=end, seat=seat, keys=keys, priority=priority)
+
+    def _hand_over(self, hold: Hold, ask: Ask, start: float, used: set[int], displaced: list[str]) -> bool:
+        """Stay while it can, and go on elsewhere: the parts of the window that are not held get their own."""
+        begun, lost = len(self._journal), len(displaced)
+        joined = self._instead(hold, hold.start, hold.end, hold.seat, ask)
+        added = [joined.number]
+        for first, last in ((start, hold.start), (hold.end, ask.end)):
+            if first < last:
+                part = self._place(ask, hold.need, first, last, displaced)
+                if part is None:
+                    self._roll_back(begun)
+                    del displaced[lost:]
+                    return False
+                added.append(part.number)
+        used.update(added)
+        return True
+
+    def _place(self, ask: Ask, need: Need, start: float, end: float, displaced: list[str]) -> Hold | None:
+        """A seat of its own: best one to be loaded in time, then any, then by moving, then by displacing."""
+        theirs = (hold.seat.node for hold in self.of_model(ask.model))
+        near = list(dict.fromkeys((*theirs, *self._at_hand.get(ask.model, ()))))
+        seat = None
+        if ask.lead and start - ask.lead > self.at:
+            seat = self.book.find(need, start - ask.lead, end, near)
+        seat = seat or self.book.find(need, start, end, near)
+        wanted = _wanted(ask, need, start, end, settled=start <= self.at)
+        if seat is not None:
+            return self._put(replace(wanted, seat=seat))
+        return self._by_moving(wanted) or self._by_displacing(wanted, displaced)
+
+    # Room that is made
+
+    def _by_moving(self, wanted: Hold) -> Hold | None:
+        """Clear a node of what has not started and finds another place."""
+        for node in self._worth_clearing(wanted, lambda hold: not hold.settled):
+            if self.moves_left <= 0:
+                return None
+            self.moves_left -= 1
+            begun = len(self._journal)
+            placed, gone = self._clear(node, wanted, lambda hold: not hold.settled)
+            if placed is not None and all(self._again(hold) for hold in gone):
+                return placed
+            self._roll_back(begun)
+        return None
+
+    def _by_displacing(self, wanted: Hold, displaced: list[str]) -> Hold | None:
+        """Clear a node of lower priorities, at the least loss; what is kept for a while still, later."""
+        if not any(hold.priority < wanted.priority for hold in self.holds.values()):
+            return None
+        for start in self._starts(wanted):
+            best: tuple[float, int] | None = None
+            later = replace(wanted, start=start)
+
+            def may_go(hold: Hold, start: float = start) -> bool:
+                return hold.priority < wanted.priority and hold.kept_until <= start
+
+            for node in self._worth_clearing(later, may_go):
+                begun = len(self._journal)
+                placed, gone = self._clear(node, later, may_go)
+                if placed is not None:
+                    loss = sum(hold.volume for hold in gone if not self._again(hold))
+                    best = min(best, (loss, node)) if best else (loss, node)
+                self._roll_back(begun)
+            if best is not None:
+                placed, gone = self._clear(best[1], later, may_go)
+                for hold in gone:
+                    if not self._again(hold):
+                        displaced += sorted(hold.keys)
+                return placed
+        return None
+
+    def _starts(self, wanted: Hold) -> list[float]:
+        """When displacing may begin: at once, or when something has been kept for as long as it must."""
+        kept = {
+            hold.kept_until
+            for hold in self.holds.values()
+            if hold.priority < wanted.priority and wanted.start < hold.kept_until < wanted.end
+        }
+        return [wanted.start, *sorted(kept)[:3]]
+
+    def _worth_clearing(self, wanted: Hold, may_go: Callable[[Hold], bool]) -> Iterator[int]:
+        tried = 0
+        for node in self.book.nearly(wanted.need, wanted.start, wanted.end):
+            if any(
+                hold.start < wanted.end and hold.end > wanted.start and may_go(hold)
+                for hold in map(self.holds.__getitem__, self._on_node[node])
+            ):
+                yield node
+                tried += 1
+                if tried == MOVE_ATTEMPTS:
+                    return
+
+    def _clear(
+        self, node: int, wanted: Hold, may_go: Callable[[Hold], bool]
+    ) -> tuple[Hold | None, list[Hold]]:
+        """Take holds away from a node until another has room there; the largest of them first."""
+        gone: list[Hold] = []
+        while (seat := self.book.room_on(node, wanted.need, wanted.start, wanted.end)) is None:
+            instant, short = self.book.tightest(node, wanted.need, wanted.start, wanted.end)
+            holders = [
+                hold for hold in self.on_node(node) if hold.start <= instant < hold.end and may_go(hold)
+            ]
+            if not holders or len(gone) == MAX_MOVED:
+                return None, gone
+            victim = min(holders, key=lambda h: (h.seat.units < short, h.volume, h.number))
+            self._drop(victim)
+            if victim.settled and victim.start < wanted.start:
+                self._put(replace(victim, end=wanted.start, number=-1))
+                victim = replace(victim, start=wanted.start)
+            gone.append(victim)
+        gone.sort(key=lambda hold: (-hold.volume, hold.number))
+        return self._put(replace(wanted, seat=seat)), gone
+
+    def _again(self, hold: Hold) -> bool:
+        """Seat what was taken away anew, if it can be."""
+        seat = self.book.find(hold.need, hold.start, hold.end)
+        if seat is None:
+            return False
+        self._put(replace(hold, seat=seat, number=-1, settled=hold.start <= self.at))
+        return True
+
+    # Keeping the book
+
+    def _put(self, hold: Hold) -> Hold:
+        seat = self.book.take(hold.seat, hold.start, hold.end)
+        number = next(self._numbers) if hold.number < 0 else hold.number
+        hold = replace(hold, seat=seat, number=number)
+        self._list(hold)
+        self._journal.append((True, hold))
+        return hold
+
+    def _drop(self, hold: Hold) -> None:
+        self.book.give(hold.seat, hold.start, hold.end)
+        self._unlist(hold)
+        self._journal.append((False, hold))
+
+    def _roll_back(self, begun: int) -> None:
+        while len(self._journal) > begun:
+            put, hold = self._journal.pop()
+            if put:
+                self.book.give(hold.seat, hold.start, hold.end)
+                self._unlist(hold)
+            else:
+                self.book.take(hold.seat, hold.start, hold.end)
+                self._list(hold)
+
+    def _list(self, hold: Hold) -> None:
+        self.holds[hold.number] = hold
+        self._of_model.setdefault(hold.model, set()).add(hold.number)
+        self._on_node[hold.seat.node].add(hold.number)
+        for key in hold.keys:
+            self._of_key.setdefault(key, set()).add(hold.number)
+
+    def _unlist(self, hold: Hold) -> None:
+        del self.holds[hold.number]
+        self._of_model[hold.model].discard(hold.number)
+        self._on_node[hold.seat.node].discard(hold.number)
+        for key in hold.keys:
+            self._of_key[key].discard(hold.number)
 
 
-def _fits(one: Booked, others: Sequence[Booked], cluster: Cluster, instant: datetime) -> bool:
-    targets = [target for target in targets_at((*others, one), instant) if not target.early]
-    return all(unplaced.target.model.key != one.model.key for unplaced in place(targets, cluster).unplaced)
+def _wanted(ask: Ask, need: Need, start: float, end: float, settled: bool = False) -> Hold:
+    """A hold that has no seat yet."""
+    nowhere, keys = Seat(0, None, 0), frozenset({ask.key})
+    return Hold(-1, ask.model, need, nowhere, start, end, keys, ask.priority, settled)
+
+
+def _for_either(one: Need, other: Need) -> Need | None:
+    """What is enough for both, as one replica can only be run in one way at a time."""
+    if one == other:
+        return one
+    if one.accelerator and other.accelerator and one.accelerator != other.accelerator:
+        return None
+    return Need(
+        max(one.footprint_bytes, other.footprint_bytes),
+        max(one.gpus or 0, other.gpus or 0) or None,
+        one.accelerator or other.accelerator,
+    )
+
+
+def union(windows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Windows joined where they touch or overlap."""
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted(windows):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from scheduler.types import (
     Action,
@@ -13,23 +13,21 @@ from scheduler.types import (
     Placement,
     Reason,
     ReasonCode,
-    Target,
 )
 
 
 def diff(
-    placements: Iterable[Placement], targets: Iterable[Target], directory: Directory, observed: Observed
+    placements: Iterable[Placement], booked: Collection[str], directory: Directory, observed: Observed
 ) -> tuple[Action, ...]:
     """The actions that turn what was observed into the placements, removals first.
 
     Args:
-        targets: everything that is wanted, placed or not: tells an end from a displacement.
+        booked: keys of the models that are wanted, placed or not: tells an end from a displacement.
     """
     wanted = {placement.identity: placement for placement in placements}
     running = {deployment.identity: deployment for deployment in observed.deployments}
-    by_model = {target.model.key: target for target in targets}
     actions = [
-        _undeploy(deployment, wanted, by_model, observed)
+        _undeploy(deployment, wanted, booked, running, observed)
         for identity, deployment in running.items()
         if identity not in wanted
     ]
@@ -50,19 +48,25 @@ def diff(
 def _undeploy(
     deployment: Deployment,
     wanted: dict[tuple[str, str], Placement],
-    targets: dict[str, Target],
+    booked: Collection[str],
+    running: Collection[tuple[str, str]],
     observed: Observed,
 ) -> Action:
     elsewhere = [node for key, node in wanted if key == deployment.model.key]
-    if deployment.model.key not in targets:
+    node = observed.cluster.named(deployment.node)
+    if deployment.model.key not in booked:
         reason = Reason(code=ReasonCode.NO_BOOKING, node=deployment.node)
-    elif observed.cluster.named(deployment.node) is None:
+    elif node is None:
         reason = Reason(code=ReasonCode.NODE_LOST, node=deployment.node)
+    elif node.draining:
+        reason = Reason(code=ReasonCode.NODE_DRAINED, node=deployment.node)
     elif elsewhere:
         reason = Reason(code=ReasonCode.MOVED, node=elsewhere[0])
     else:
-        here = tuple(p.target.model.name for (_, node), p in wanted.items() if node == deployment.node)
-        reason = Reason(code=ReasonCode.DISPLACED, node=deployment.node, by=here)
+        here = [one for identity, one in wanted.items() if identity[1] == deployment.node]
+        new = [one for one in here if one.identity not in running]
+        by = tuple(dict.fromkeys(one.target.model.name for one in new or here))
+        reason = Reason(code=ReasonCode.DISPLACED, node=deployment.node, by=by)
     return Action(
         kind=ActionKind.UNDEPLOY,
         model=deployment.model,
@@ -110,5 +114,5 @@ def _action(kind: ActionKind, placement: Placement, before: int, reason: Reason)
         until=placement.target.until,
         titles=placement.target.titles,
         reason=reason,
-        considered=placement.considered,
+        done_by=placement.target.start,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from calendars.reservation import Dtype
-from scheduler.types import DTYPE_BYTES, Checkpoint
+from scheduler.cluster.node import Node
+from scheduler.types import DTYPE_BYTES, Checkpoint, Tier
 
 MIB = 1024**2
 SHARE_STEPS = 10_000
@@ -29,15 +31,48 @@ class Sizing:
     padding_bytes: int = 500 * MIB
     lead_base_seconds: float = 30.0
     load_bytes_per_second: float = 200.0 * MIB
+    download_bytes_per_second: float = 200.0 * MIB
 
     def footprint_bytes(self, checkpoint: Checkpoint, dtype: Dtype) -> int:
         """Memory one replica needs: parameters at their dtype, and the padding."""
         weights = checkpoint.parameters * DTYPE_BYTES[dtype]
         return math.ceil(weights * (1 + self.padding_fraction)) + self.padding_bytes
 
-    def lead_seconds(self, footprint_bytes: int) -> float:
+    def lead_seconds(self, footprint_bytes: int, tier: Tier = Tier.REMOTE) -> float:
         """Time from the decision to deploy until the model serves, as far as can be known."""
-        return min(self.lead_base_seconds + footprint_bytes / self.load_bytes_per_second, MAX_LEAD_SECONDS)
+        seconds = self.lead_base_seconds + footprint_bytes / self.load_bytes_per_second
+        if tier is Tier.REMOTE:
+            seconds += footprint_bytes / self.download_bytes_per_second
+        return min(seconds, MAX_LEAD_SECONDS)
+
+
+@dataclass(frozen=True)
+class Loads:
+    """How long loading takes: as measured where it was, else as reckoned from sizes and bandwidths.
+
+    ``measured`` is the 95th percentile in seconds by model key, kind of node (its ``kind_name``) and
+    where the weights came from. ``on_disk`` are the pairs of model key and node name whose weights are
+    known to be on that node; elsewhere they are taken to come from afar.
+    """
+
+    sizing: Sizing = field(default_factory=Sizing)
+    measured: Mapping[tuple[str, str, Tier], float] = field(default_factory=dict)
+    on_disk: frozenset[tuple[str, str]] = frozenset()
+
+    def lead_seconds(self, model: str, node: Node, footprint_bytes: int) -> float:
+        """How long before its start a model must begin to load on a node."""
+        tier = Tier.COLD if (model, node.name) in self.on_disk else Tier.REMOTE
+        measured = self.measured.get((model, node.kind_name, tier))
+        return self.sizing.lead_seconds(footprint_bytes, tier) if measured is None else _capped(measured)
+
+    def longest_seconds(self, model: str, footprint_bytes: int) -> float:
+        """The longest that can be expected on any node."""
+        measured = [seconds for (key, _, _), seconds in self.measured.items() if key == model]
+        return _capped(max(measured, default=0.0)) or self.sizing.lead_seconds(footprint_bytes)
+
+
+def _capped(seconds: float) -> float:
+    return min(seconds, MAX_LEAD_SECONDS)
 
 
 def gpus_needed(footprint_bytes: int, gpu_bytes: int, asked: int | None) -> float:

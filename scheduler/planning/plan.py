@@ -2,221 +2,260 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from operator import attrgetter
 
-from calendars.reservation import Misunderstood, Reading, Reservation
-from scheduler.cluster.node import Cluster
-from scheduler.planning.admission import earliest_slots, foresee
+from calendars.reservation import Reading, Reservation
+from scheduler.planning import explain
+from scheduler.planning.admission import Admission
+from scheduler.planning.book import Book
 from scheduler.planning.diff import diff
-from scheduler.planning.footprint import Sizing
-from scheduler.planning.placement import Placed, Unplaced, place
+from scheduler.planning.directory import directory
+from scheduler.planning.footprint import Loads
+from scheduler.planning.incumbents import restore
 from scheduler.planning.rules import keep_to
-from scheduler.planning.targets import Booked, Refused, resolve, targets_at
+from scheduler.planning.schedule import schedule
+from scheduler.planning.targets import Booked, resolve
+from scheduler.planning.verdicts import Judge, ask_of, misunderstood, need_of
 from scheduler.types import (
-    Announcement,
+    Action,
+    ActionKind,
+    Broken,
     Catalog,
     Checkpoint,
     Deployment,
     DeploymentStatus,
-    Directory,
     Drift,
     Observed,
-    Placement,
     Plan,
+    Promises,
     Reason,
     ReasonCode,
     ReasonKind,
-    Route,
     Rules,
-    Target,
+    Stay,
     UnknownSize,
-    Verdict,
-    VerdictState,
 )
 
-MAX_ANNOUNCEMENTS = 200
-"""The gateway is told of so many bookings at most, the nearest first."""
+MAX_CONSIDERED = 20
+"""Of so many deployments the nodes that were not taken are told, too."""
 
 
-def make_plan(
-    readings: Iterable[Reading],
-    catalog: Catalog,
-    checkpoints: Mapping[str, Checkpoint | UnknownSize],
-    observed: Observed,
-    sizing: Sizing,
-    at: datetime,
-    rules: Rules | None = None,
-) -> Plan:
+@dataclass(frozen=True)
+class Policy:
+    """How the operator wants promises kept; seconds.
+
+    Bookings that start within ``horizon_seconds`` are judged. What runs stays for ``linger_seconds``
+    after its booking if nobody needs its room, and is displaced by a higher priority only when it has
+    served for ``minimum_service_seconds``.
+    """
+
+    horizon_seconds: float = 14 * 86_400.0
+    linger_seconds: float = 0.0
+    minimum_service_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a plan is made from besides the bookings and the cluster.
+
+    ``checkpoints`` is what is known of each model, by model key; ``previous`` what the last plan
+    promised; ``loads`` how long loading takes.
+    """
+
+    catalog: Catalog = field(default_factory=Catalog)
+    checkpoints: Mapping[str, Checkpoint | UnknownSize] = field(default_factory=dict)
+    loads: Loads = field(default_factory=Loads)
+    rules: Rules = field(default_factory=Rules)
+    policy: Policy = field(default_factory=Policy)
+    previous: Promises = field(default_factory=Promises)
+
+
+def make_plan(readings: Iterable[Reading], observed: Observed, at: datetime, known: Known) -> Plan:
     """Work out what shall run at an instant and what has to change for it.
 
     Args:
         readings: what each calendar said; together they are everything that is wanted.
-        checkpoints: what is known of each model, by model key.
         observed: what runs, and on what.
         at: the instant to plan for; of bookings that ended by then nothing is said.
-        rules: the operator's, about who may book what.
     """
     readings = tuple(readings)
-    reservations = sorted((one for reading in readings for one in reading.reservations), key=_when)
+    now, policy = at.timestamp(), known.policy
+    reservations = sorted(
+        (one for reading in readings for one in reading.reservations), key=attrgetter("start", "key")
+    )
     running = {one.model.key: one for one in observed.deployments}
-    everything = [resolve(one, catalog, checkpoints, sizing, running) for one in reservations]
+    everything = [
+        resolve(one, known.catalog, known.checkpoints, known.loads.sizing, running) for one in reservations
+    ]
     begun = frozenset(key for one in observed.deployments for key in one.reservations)
-    allowed = keep_to(rules or Rules(), everything, observed.cluster, begun)
+    allowed = keep_to(known.rules, everything, observed.cluster, begun)
     resolved = [one for one in allowed if one.reservation.end > at]
-    booked = [one for one in resolved if isinstance(one, Booked)]
-    targets = targets_at(booked, at)
-    placed = place(targets, observed.cluster, observed.deployments)
-    short = foresee(booked, observed.cluster, at)
-    judged = [_verdict(one, placed, short, at) for one in resolved]
+    booked = {one.reservation.key: one for one in resolved if isinstance(one, Booked)}
+
+    asks = {key: ask_of(one, _lead(one, known.loads)) for key, one in booked.items()}
+    beyond = frozenset(key for key, ask in asks.items() if ask.start > now + policy.horizon_seconds)
+    within = [ask for key, ask in asks.items() if key not in beyond]
+    edges = {now, *(max(ask.start, now) for ask in within), *(ask.end for ask in within)}
+    admission = Admission(Book(observed.cluster, edges), now, _at_hand(observed, known.loads))
+    kept_until = _kept_until(observed.deployments, policy)
+    restore(admission, within, known.previous.stays, observed.deployments, kept_until)
+    admission.admit_all(ask for ask in within if admission.covered(ask) < ask.replicas)
+
+    lingering = _lingering(observed.deployments, reservations, now, policy)
+    scheduled = schedule(admission, booked, observed.deployments, known.loads, lingering)
+    broken = _broken(admission, known.previous, booked, at)
+    judge = Judge(admission, scheduled, booked, beyond, broken, known.loads.sizing)
     verdicts = (
-        *_with_earliest(judged, booked, observed.cluster, at),
+        *judge.all(resolved),
         *(
-            _misunderstood(one)
+            misunderstood(one)
             for reading in readings
             for one in reading.misunderstood
             if one.end is None or one.end > at
         ),
     )
-    directory = _directory(placed.placements, verdicts, booked, at)
+    told = directory(scheduled.placements, verdicts, booked, at)
+    wanted = frozenset(ask.model for ask in within if ask.start - ask.lead <= now)
+    actions = diff(scheduled.placements, wanted, told, observed)
+    boundary = scheduled.next_boundary
     return Plan(
         at=at,
-        actions=diff(placed.placements, targets, directory, observed),
-        placements=placed.placements,
+        actions=tuple(_timed(actions, admission, booked, observed, known.loads, at)),
+        placements=scheduled.placements,
         verdicts=verdicts,
         drift=_drift(observed.deployments),
         others=observed.others,
         cluster=observed.cluster,
-        directory=directory,
-        next_boundary=_next_boundary(booked, at),
+        directory=told,
+        next_boundary=None if boundary is None else datetime.fromtimestamp(boundary, UTC),
         fingerprint=observed.fingerprint,
+        promises=Promises(stays=_stays(admission), broken=tuple(broken[key] for key in sorted(broken))),
+        upcoming=scheduled.steps,
     )
 
 
-def _when(reservation: Reservation) -> tuple[datetime, str]:
-    return (reservation.start, reservation.key)
+def _lead(one: Booked, loads: Loads) -> float:
+    return loads.longest_seconds(one.model.key, one.footprint_bytes)
 
 
-def _verdict(
-    one: Booked | Refused, placed: Placed, foreseen: Mapping[str, Unplaced], at: datetime
-) -> Verdict:
-    if isinstance(one, Refused):
-        pending = one.reason.code is ReasonCode.LOOKING_UP
-        return _say(one.reservation, VerdictState.COMING if pending else VerdictState.REFUSED, one.reason)
-    key = one.reservation.key
-    placements = [p for p in placed.placements if key in p.target.reservations]
-    short = next((u for u in placed.unplaced if key in u.target.reservations), None)
-    nodes = tuple(p.node for p in placements)
-    got = sum(p.replicas for p in placements)
-    if short is not None and not short.target.early and got < one.replicas:
-        return _say(one.reservation, VerdictState.REFUSED, short.reason, one, nodes, short)
-    if one.reservation.start > at:
-        return _coming(one, placements, short, foreseen.get(key))
-    reason = placements[0].reason if placements else Reason(code=ReasonCode.BOOKED)
-    return _say(one.reservation, VerdictState.PLACED, reason, one, nodes)
+def _at_hand(observed: Observed, loads: Loads) -> dict[str, list[int]]:
+    """The nodes, by number, that have a model's weights."""
+    index = {node.name: number for number, node in enumerate(observed.cluster.nodes)}
+    found: dict[str, list[int]] = {}
+    for model, node in sorted(loads.on_disk | {one.identity for one in observed.deployments}):
+        if node in index:
+            found.setdefault(model, []).append(index[node])
+    return found
 
 
-def _with_earliest(
-    verdicts: Iterable[Verdict], booked: Sequence[Booked], cluster: Cluster, at: datetime
-) -> list[Verdict]:
-    """The same verdicts; those that wait for room are told when there would be some."""
-    verdicts = list(verdicts)
-    full = {
-        verdict.event
-        for verdict in verdicts
-        if verdict.state is VerdictState.REFUSED and verdict.reason.code is ReasonCode.NO_ROOM
+def _kept_until(deployments: Iterable[Deployment], policy: Policy) -> dict[tuple[str, str], float]:
+    return {
+        one.identity: one.since.timestamp() + policy.minimum_service_seconds
+        for one in deployments
+        if one.since is not None
     }
-    refused = [one for one in booked if one.reservation.key in full]
-    slots = earliest_slots(refused, booked, cluster, at)
-    return [verdict.model_copy(update={"earliest": slots.get(verdict.event)}) for verdict in verdicts]
 
 
-def _coming(
-    one: Booked, placements: list[Placement], short: Unplaced | None, foreseen: Unplaced | None
-) -> Verdict:
-    """A booking that has not begun: refused now if there will be no room for it."""
-    if foreseen is not None and not placements:
-        return _say(one.reservation, VerdictState.REFUSED, foreseen.reason, one, (), foreseen)
-    if placements:
-        nodes = tuple(p.node for p in placements)
-        return _say(one.reservation, VerdictState.COMING, placements[0].reason, one, nodes)
-    code = ReasonCode.STARTS_LATER if short is None else ReasonCode.STARTS_SOON
-    kind = ReasonKind.OK if short is None else ReasonKind.LATER
-    by = short.reason.by if short else ()
-    return _say(one.reservation, VerdictState.COMING, Reason(code=code, kind=kind, by=by), one)
+def _lingering(
+    deployments: Iterable[Deployment], reservations: Iterable[Reservation], now: float, policy: Policy
+) -> dict[tuple[str, str], float]:
+    """By model key and node, until when what runs may stay though its bookings have ended."""
+    if not policy.linger_seconds:
+        return {}
+    ends = {one.key: one.end.timestamp() for one in reservations}
+    found = {}
+    for one in deployments:
+        ended = [ends[key] for key in one.reservations if key in ends and ends[key] <= now]
+        if ended and max(ended) + policy.linger_seconds > now:
+            found[one.identity] = max(ended) + policy.linger_seconds
+    return found
 
 
-def _say(
-    reservation: Reservation,
-    state: VerdictState,
-    reason: Reason,
-    booked: Booked | None = None,
-    nodes: tuple[str, ...] = (),
-    unplaced: Unplaced | None = None,
-) -> Verdict:
-    return Verdict(
-        event=reservation.key,
-        calendar=reservation.calendar,
-        title=reservation.title,
-        start=reservation.start,
-        end=reservation.end,
-        owner=reservation.owner,
-        state=state,
-        model=booked.model if booked else None,
-        nodes=nodes,
-        reason=reason,
-        considered=unplaced.considered if unplaced else (),
-    )
+def _broken(
+    admission: Admission, previous: Promises, booked: Mapping[str, Booked], at: datetime
+) -> dict[str, Broken]:
+    """The promises of earlier plans that this one does not keep, by event."""
+    before = {one.event: one for one in previous.broken}
+    nodes: dict[str, set[str]] = {}
+    for stay in previous.stays:
+        for key in stay.events:
+            nodes.setdefault(key, set()).add(stay.node)
+    found = {}
+    for key in sorted({*before, *nodes}):
+        ask = admission.asks.get(key)
+        if ask is None or admission.covered(ask) >= ask.replicas:
+            continue
+        reason = before[key].reason if key in before else _why(admission, key, nodes[key], booked)
+        if reason is not None:
+            since = before[key].since if key in before else at
+            found[key] = Broken(event=key, since=since, reason=reason)
+    return found
 
 
-def _misunderstood(one: Misunderstood) -> Verdict:
-    reason = Reason(
-        code=ReasonCode.MISUNDERSTOOD, kind=ReasonKind.EDIT, detail=one.reason, remedy=one.example
-    )
-    return Verdict(
-        event=one.key,
-        calendar=one.calendar,
-        title=one.title,
-        start=one.start,
-        end=one.end,
-        owner=one.owner,
-        state=VerdictState.MISUNDERSTOOD,
-        reason=reason,
-    )
+def _why(admission: Admission, key: str, nodes: set[str], booked: Mapping[str, Booked]) -> Reason | None:
+    detail = None
+    by = admission.displaced.get(key)
+    for name in sorted(nodes):
+        number = admission.book.index.get(name)
+        if number is None:
+            detail = f"node {name} is gone"
+        elif admission.book.nodes[number].closed:
+            detail = f"the operator has closed node {name}"
+    if by is not None:
+        detail = f"“{booked[by].reservation.title}”, which has a higher priority, takes its room"
+    return (detail and Reason(code=ReasonCode.PROMISE_BROKEN, kind=ReasonKind.LATER, detail=detail)) or None
 
 
-def _directory(
-    placements: Iterable[Placement], verdicts: Iterable[Verdict], booked: Iterable[Booked], at: datetime
-) -> Directory:
-    by_model: dict[str, list[Placement]] = {}
-    for placement in placements:
-        by_model.setdefault(placement.target.model.key, []).append(placement)
-    routes = tuple(_route(group[0].target, group) for _, group in sorted(by_model.items()))
-    names = {one.reservation.key: one.names for one in booked}
-    announcements = [
-        Announcement(
-            names=names.get(verdict.event, (verdict.title,)),
-            start=verdict.start,
-            end=verdict.end,
-            refused=verdict.reason if verdict.state is VerdictState.REFUSED else None,
+def _timed(
+    actions: Iterable[Action],
+    admission: Admission,
+    booked: Mapping[str, Booked],
+    observed: Observed,
+    loads: Loads,
+    at: datetime,
+) -> Iterable[Action]:
+    """The actions with their times, those that load a model with what the other nodes could offer, too."""
+    told = 0
+    for action in actions:
+        node = observed.cluster.named(action.node) if action.node else None
+        if action.kind not in (ActionKind.DEPLOY, ActionKind.REBUILD) or node is None or action.model is None:
+            yield action
+            continue
+        lead = loads.lead_seconds(action.model.key, node, action.footprint_bytes)
+        by = max(action.done_by or at, at)
+        late = max(0.0, at.timestamp() + lead - by.timestamp())
+        update: dict[str, object] = {"not_before": at, "done_by": by, "late_seconds": late}
+        if told < MAX_CONSIDERED and action.until is not None:
+            told += 1
+            need = _need(action.model.key, admission, booked)
+            if need is not None:
+                update["considered"] = explain.answers(
+                    admission, need_of(need), at.timestamp(), action.until.timestamp(), booked
+                )
+        yield action.model_copy(update=update)
+
+
+def _need(model: str, admission: Admission, booked: Mapping[str, Booked]) -> Booked | None:
+    holds = admission.of_model(model)
+    return booked[min(holds[0].keys)] if holds else None
+
+
+def _stays(admission: Admission) -> tuple[Stay, ...]:
+    names = [node.name for node in admission.book.nodes]
+    stays = [
+        Stay(
+            model=hold.model,
+            node=names[hold.seat.node],
+            start=datetime.fromtimestamp(hold.start, UTC),
+            end=datetime.fromtimestamp(hold.end, UTC),
+            events=tuple(sorted(hold.keys)),
         )
-        for verdict in verdicts
-        if verdict.start is not None
-        and verdict.end is not None
-        and verdict.event in names
-        and (verdict.start > at or verdict.state is VerdictState.REFUSED)
+        for hold in admission.holds.values()
     ]
-    nearest = sorted(announcements, key=lambda one: (one.start, one.names, one.end))
-    return Directory(routes=routes, announcements=tuple(nearest[:MAX_ANNOUNCEMENTS]))
-
-
-def _route(target: Target, placements: Iterable[Placement]) -> Route:
-    return Route(
-        model=target.model,
-        names=target.names,
-        nodes=tuple(placement.node for placement in placements),
-        until=target.until,
-    )
+    return tuple(sorted(stays, key=attrgetter("start", "node", "model", "end", "events")))
 
 
 def _drift(deployments: Iterable[Deployment]) -> tuple[Drift, ...]:
@@ -231,12 +270,3 @@ def _drift(deployments: Iterable[Deployment]) -> tuple[Drift, ...]:
         for one in deployments
         if one.status is DeploymentStatus.FAILED
     )
-
-
-def _next_boundary(booked: Iterable[Booked], at: datetime) -> datetime | None:
-    instants = (
-        instant
-        for one in booked
-        for instant in (one.reservation.start - one.lead, one.reservation.start, one.reservation.end)
-    )
-    return min((instant for instant in instants if instant > at), default=None)

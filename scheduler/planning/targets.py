@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from calendars.reservation import Dtype, Reservation
 from scheduler.planning.footprint import Sizing
@@ -25,6 +25,8 @@ from scheduler.types import (
 )
 
 FALLBACK_DTYPE: Dtype = "bfloat16"
+SAME_NEED = 0.05
+"""A need that is reckoned anew and differs by no more than this share rebuilds nothing that serves."""
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -37,9 +39,10 @@ class Booked:
     names: tuple[str, ...]
     dtype: Dtype
     gpus: int | None
+    accelerator: str | None
     replicas: int
     footprint_bytes: int
-    lead: timedelta
+    parameters: int | None
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,19 @@ def resolve(
         names=tuple(dict.fromkeys((model.repo_id, *entry.aliases))),
         dtype=dtype,
         gpus=request.gpus or entry.gpus,
+        accelerator=request.accelerator or entry.accelerator,
         replicas=request.replicas if request.replicas > 1 else entry.replicas or 1,
-        footprint_bytes=footprint,
-        lead=timedelta(seconds=sizing.lead_seconds(footprint)),
+        footprint_bytes=_as_it_runs(served, dtype, footprint),
+        parameters=checkpoint.parameters if isinstance(checkpoint, Checkpoint) else None,
     )
+
+
+def _as_it_runs(served: Deployment | None, dtype: Dtype, footprint: int) -> int:
+    """What it was reckoned to need when it was deployed, if that is about the same: rebuilds nothing."""
+    if served is None or served.dtype != dtype or not served.footprint_bytes:
+        return footprint
+    near = abs(footprint - served.footprint_bytes) <= SAME_NEED * served.footprint_bytes
+    return served.footprint_bytes if near else footprint
 
 
 def _of_unknown_size(reservation: Reservation, model: Model, why: Checkpoint | UnknownSize | None) -> Refused:
@@ -136,24 +148,16 @@ def _of_unknown_size(reservation: Reservation, model: Model, why: Checkpoint | U
     return _refuse(reservation, ReasonCode.SIZE_UNKNOWN, detail, why.remedy)
 
 
-def targets_at(booked: Iterable[Booked], at: datetime) -> tuple[Target, ...]:
-    """The models that must serve, or be on their way, at an instant; in the order of their claims.
+def merge(group: Iterable[Booked], at: datetime, until: datetime) -> Target:
+    """One target of several bookings of a model that share it.
 
-    A booking counts during ``[start - lead, end)``: the end is exact and not included. Bookings of
-    one model are one target: its replicas are the most any of them asks for (they share), and it is
-    early only while none of them has begun. Where they ask for different precision or GPUs, the
-    one with the stronger claim (priority, then booked first) decides.
+    Its replicas are the most any of them asks for, and it is early only while none of them has begun.
+    Where they ask for different precision or GPUs, the one with the stronger claim (priority, then
+    booked first) decides.
     """
-    by_model: dict[str, list[Booked]] = {}
-    for one in booked:
-        if one.reservation.start - one.lead <= at < one.reservation.end:
-            by_model.setdefault(one.model.key, []).append(one)
-    return tuple(sorted((_merge(group, at) for group in by_model.values()), key=lambda target: target.order))
-
-
-def _merge(group: list[Booked], at: datetime) -> Target:
+    group = list(group)
     begun = [one for one in group if one.reservation.start <= at]
-    active = sorted(begun or group, key=_claim)
+    active = sorted(begun or group, key=claim)
     first = active[0]
     return Target(
         model=first.model,
@@ -162,25 +166,25 @@ def _merge(group: list[Booked], at: datetime) -> Target:
         gpus=first.gpus,
         footprint_bytes=first.footprint_bytes,
         replicas=max(one.replicas for one in active),
-        firm_replicas=first.replicas,
         reservations=tuple(sorted(one.reservation.key for one in active)),
         titles=tuple(dict.fromkeys(one.reservation.title for one in active)),
         start=min(one.reservation.start for one in active),
-        until=max(one.reservation.end for one in active),
+        until=until,
         priority=first.reservation.request.priority,
         booked_at=first.reservation.booked_at,
         early=not begun,
     )
 
 
+def claim(one: Booked) -> tuple[int, datetime, str]:
+    """Who comes first: priority, then who booked first, then the key."""
+    reservation = one.reservation
+    return (-reservation.request.priority, reservation.booked_at, reservation.key)
+
+
 def _branch(revision: str | None) -> str | None:
     """No revision means ``main``, so that saying it makes no other model."""
     return None if revision == "main" else revision
-
-
-def _claim(one: Booked) -> tuple[int, datetime, str]:
-    reservation = one.reservation
-    return (-reservation.request.priority, reservation.booked_at, reservation.key)
 
 
 def _refuse(reservation: Reservation, code: ReasonCode, detail: str, remedy: str) -> Refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -308,4 +309,9 @@ def _deployment(name: str, app: Mapping[str, Any]) -> Deployment | None:
         message=app.get("message") or details.get("message") or "",
         ready_replicas=sum(replica.get("state") == "RUNNING" for replica in replicas),
         gave_up=app["status"] == "DEPLOY_FAILED",
+        since=_moment(app.get("last_deployed_time_s")),
     )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None

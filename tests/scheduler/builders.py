@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from calendars.reservation import Misunderstood, ModelRequest, Reading, Reservation
 from scheduler.cluster.node import Cluster, Device, DeviceKind, Node
-from scheduler.planning.footprint import Sizing
-from scheduler.planning.plan import make_plan
+from scheduler.planning.footprint import Loads, Sizing
+from scheduler.planning.plan import Known, Policy, make_plan
 from scheduler.types import (
     Catalog,
     Checkpoint,
@@ -18,12 +18,19 @@ from scheduler.types import (
     Observed,
     Placement,
     Plan,
+    Promises,
     UnknownSize,
 )
 
 GIB = 1024**3
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-PLAIN = Sizing(padding_fraction=0, padding_bytes=0, lead_base_seconds=60, load_bytes_per_second=GIB)
+PLAIN = Sizing(
+    padding_fraction=0,
+    padding_bytes=0,
+    lead_base_seconds=60,
+    load_bytes_per_second=GIB,
+    download_bytes_per_second=float("inf"),
+)
 
 
 def gpus(name: str, count: int, gib: float, taken: float = 0.0) -> Node:
@@ -94,6 +101,9 @@ def planned(
     misunderstood: tuple[Misunderstood, ...] = (),
     directory_version: str | None = None,
     others: tuple[str, ...] = (),
+    previous: Plan | None = None,
+    policy: Policy | None = None,
+    loads: Loads | None = None,
 ) -> Plan:
     reading = Reading(calendar="test", reservations=tuple(reservations), misunderstood=misunderstood)
     observed = Observed(
@@ -103,7 +113,14 @@ def planned(
         others=others,
         fingerprint="seen",
     )
-    return make_plan((reading,), catalog or Catalog(), sizes, observed, sizing, at)
+    known = Known(
+        catalog=catalog or Catalog(),
+        checkpoints=sizes,
+        loads=loads or Loads(sizing),
+        policy=policy or Policy(),
+        previous=previous.promises if previous else Promises(),
+    )
+    return make_plan((reading,), observed, at, known)
 
 
 def deployed(

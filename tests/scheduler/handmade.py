@@ -88,7 +88,6 @@ def placed(
         dtype="bfloat16",
         gpus=count,
         replicas=1,
-        firm_replicas=1,
         footprint_bytes=count * 75 * GIB,
         reservations=tuple(f"{title}-event" for title in titles),
         titles=titles,

@@ -139,7 +139,7 @@ def test_a_model_that_is_only_coming_is_loaded_ahead_into_free_room_only() -> No
     running, soon = booking("org/now", booked=-1), booking("org/soon", start=0.01, end=2, booked=-50)
     plan = planned([running, soon], on, sizes, running=carried_out(planned([running], on, sizes)))
     assert where(plan) == {"now": {"x": 1}}
-    assert verdicts(plan) == {"now": "placed: already there", "soon": "coming: starts soon"}
+    assert verdicts(plan) == {"now": "placed: already there", "soon": "refused: no room"}
     alone = planned([soon], on, sizes)
     assert where(alone) == {"soon": {"x": 1}}
 

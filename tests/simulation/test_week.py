@@ -205,7 +205,7 @@ def weekend(people: People) -> None:
     people.runs("2026-03-29T21:59:59+00:00", "qwen")
     people.runs("2026-03-29T22:00:01+00:00")
     people.runs("2026-03-30T07:00+00:00", "mistral")
-    people.runs("2026-03-30T11:58:00+00:00")
+    people.runs("2026-03-30T11:56:00+00:00")
     people.runs("2026-03-30T12:00:00+00:00", "llama")
     people.runs("2026-03-30T14:00:01+00:00")
 

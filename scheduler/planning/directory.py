@@ -1,0 +1,55 @@
+"""What the gateway is told: which models can be reached, and which bookings are to come or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from scheduler.planning.targets import Booked
+from scheduler.types import Announcement, Directory, Placement, Route, Verdict, VerdictState
+
+MAX_ANNOUNCEMENTS = 200
+"""The gateway is told of so many bookings at most, the nearest first."""
+
+
+def directory(
+    placements: Iterable[Placement], verdicts: Iterable[Verdict], booked: Mapping[str, Booked], at: datetime
+) -> Directory:
+    """Routes to all placements, and the bookings clients may ask about."""
+    by_model: dict[str, list[Placement]] = {}
+    for placement in placements:
+        by_model.setdefault(placement.target.model.key, []).append(placement)
+    routes = tuple(_route(group) for _, group in sorted(by_model.items()))
+    told = [one for one in verdicts if one.event in booked and (_is_to_come(one, at) or _is_refused(one))]
+    nearest = sorted(told, key=lambda one: (one.start or at, booked[one.event].names, one.end or at))
+    return Directory(
+        routes=routes, announcements=tuple(_announce(one, booked) for one in nearest[:MAX_ANNOUNCEMENTS])
+    )
+
+
+def _is_to_come(verdict: Verdict, at: datetime) -> bool:
+    return verdict.start is not None and verdict.start > at
+
+
+def _is_refused(verdict: Verdict) -> bool:
+    return verdict.state is VerdictState.REFUSED
+
+
+def _announce(verdict: Verdict, booked: Mapping[str, Booked]) -> Announcement:
+    one = booked[verdict.event]
+    return Announcement(
+        names=one.names,
+        start=one.reservation.start,
+        end=one.reservation.end,
+        refused=verdict.reason if _is_refused(verdict) else None,
+    )
+
+
+def _route(group: list[Placement]) -> Route:
+    target = group[0].target
+    return Route(
+        model=target.model,
+        names=target.names,
+        nodes=tuple(placement.node for placement in group),
+        until=target.until,
+    )
