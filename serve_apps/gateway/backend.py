@@ -11,7 +11,15 @@ from typing import Any, Protocol, TypeVar
 
 from serve_apps.contract import MODEL_DEPLOYMENT
 from serve_apps.gateway.routing import AppState, AppStatus, Statuses
-from serve_apps.messages import BlockRequest, Chunk, Frame, GenerationRequest, Refusal
+from serve_apps.messages import (
+    BlockRequest,
+    Chunk,
+    EmbeddingRequest,
+    Embeddings,
+    Frame,
+    GenerationRequest,
+    Refusal,
+)
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,6 +56,8 @@ class Backend(Protocol):
     async def statuses(self) -> Statuses: ...
 
     async def complete(self, application: str, request: GenerationRequest) -> Chunk | Refusal: ...
+
+    async def embed(self, application: str, request: EmbeddingRequest) -> Embeddings | Refusal: ...
 
     def stream(
         self, application: str, request: GenerationRequest
@@ -89,11 +99,18 @@ class ServeBackend:
         self._read_at = time.monotonic()
 
     async def complete(self, application: str, request: GenerationRequest) -> Chunk | Refusal:
+        answer: Chunk | Refusal = await self._answer(application, "complete", request)
+        return answer
+
+    async def embed(self, application: str, request: EmbeddingRequest) -> Embeddings | Refusal:
+        answer: Embeddings | Refusal = await self._answer(application, "embed", request)
+        return answer
+
+    async def _answer(self, application: str, method: str, request: Any) -> Any:
         handle = await self._handle(application)
-        response = handle.complete.remote(request)
+        response = getattr(handle, method).remote(request)
         try:
-            answer: Chunk | Refusal = await self._in_time(response, self._deadline_seconds)
-            return answer
+            return await self._in_time(response, self._deadline_seconds)
         except Exception as error:
             raise _translated(error, application) from error
         finally:

@@ -12,7 +12,15 @@ from contextlib import aclosing, asynccontextmanager
 from serve_apps.gateway.backend import Backend, BackendError
 from serve_apps.gateway.caller import current
 from serve_apps.gateway.routing import Statuses
-from serve_apps.messages import BlockRequest, Chunk, Frame, GenerationRequest, Refusal
+from serve_apps.messages import (
+    BlockRequest,
+    Chunk,
+    EmbeddingRequest,
+    Embeddings,
+    Frame,
+    GenerationRequest,
+    Refusal,
+)
 
 CALLS_PER_REPLICA = 32
 """Completions sent to one replica of a model at once: it batches them, and more would wait there unfairly."""
@@ -142,6 +150,10 @@ class FairBackend:
     async def complete(self, application: str, request: GenerationRequest) -> Chunk | Refusal:
         async with self._turn(application):
             return await self._backend.complete(application, request)
+
+    async def embed(self, application: str, request: EmbeddingRequest) -> Embeddings | Refusal:
+        async with self._turn(application):
+            return await self._backend.embed(application, request)
 
     async def stream(
         self, application: str, request: GenerationRequest

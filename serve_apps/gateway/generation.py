@@ -13,7 +13,8 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from serve_apps.gateway.backend import BackendError
-from serve_apps.gateway.openai import ChatBody, CompletionBody, Shape, error_body
+from serve_apps.gateway.openai import ChatBody, CompletionBody, EmbeddingBody, error_body
+from serve_apps.gateway.shapes import Shape, embedding_body
 from serve_apps.messages import Chunk, Refusal
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ def generation_routes(gateway: Gateway) -> APIRouter:
     async def chat(body: ChatBody) -> Response:
         return await _generate(gateway, body)
 
+    @router.post("/v1/embeddings")
+    async def embeddings(body: EmbeddingBody) -> Response:
+        serving = await gateway.find(body.model)
+        request = body.to_request()
+        answer = await gateway.ask(serving, lambda app: gateway.backend.embed(app, request))
+        if isinstance(answer, Refusal):
+            return error_response(answer.status, answer.message, answer.code, param=answer.param)
+        as_base64 = body.encoding_format == "base64"
+        return JSONResponse(embedding_body(serving.route.names[0], answer, as_base64))
+
     return router
 
 
@@ -54,7 +65,14 @@ async def _generate(gateway: Gateway, body: CompletionBody | ChatBody) -> Respon
     serving = await gateway.find(body.model)
     request = body.to_request()
     name = serving.route.names[0]
-    shape = Shape(isinstance(body, ChatBody), uuid.uuid4().hex, int(time.time()), name)
+    shape = Shape(
+        isinstance(body, ChatBody),
+        uuid.uuid4().hex,
+        int(time.time()),
+        name,
+        logprobs=request.logprobs is not None,
+        usage=body.include_usage,
+    )
     if not body.stream:
         answer = await gateway.ask(serving, lambda app: gateway.backend.complete(app, request))
         if isinstance(answer, Refusal):
@@ -66,7 +84,7 @@ async def _generate(gateway: Gateway, body: CompletionBody | ChatBody) -> Respon
     if isinstance(first, Refusal):
         await pieces.aclose()
         return error_response(first.status, first.message, first.code, param=first.param)
-    events = _events(shape, first, pieces, body.include_usage)
+    events = _events(shape, first, pieces)
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
@@ -83,7 +101,7 @@ async def _begin(pieces: Pieces) -> tuple[Chunk | Refusal, Pieces]:
         raise
 
 
-async def _events(shape: Shape, first: Chunk, pieces: Pieces, include_usage: bool) -> AsyncIterator[str]:
+async def _events(shape: Shape, first: Chunk, pieces: Pieces) -> AsyncIterator[str]:
     """Server-sent events. An error after the first piece ends the stream as an event of its own."""
 
     async def parts() -> AsyncGenerator[Chunk | Refusal, None]:
@@ -92,20 +110,19 @@ async def _events(shape: Shape, first: Chunk, pieces: Pieces, include_usage: boo
             yield piece
 
     async with aclosing(pieces):
-        opening = shape.first()
-        if opening is not None:
-            yield _event(opening)
         try:
             async for part in parts():
                 if isinstance(part, Refusal):
                     yield _event(error_body(part.message, part.code, part.status, part.param))
                     return
-                yield _event(shape.piece(part))
-                if part.finish_reason is not None and include_usage:
-                    yield _event(shape.counts(part))
+                for piece in shape.pieces(part):
+                    yield _event(piece)
         except BackendError as error:
             yield _event(error_body(error.message, error.code, error.status))
             return
+        last = shape.last()
+        if last is not None:
+            yield _event(last)
         yield "data: [DONE]\n\n"
 
 

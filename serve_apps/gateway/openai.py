@@ -7,10 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from serve_apps.gateway.routing import Listed
-from serve_apps.messages import Chunk, GenerationRequest
+from serve_apps.messages import EmbeddingRequest, GenerationRequest
 
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 200
+MAX_CHOICES = 128
+MAX_PROMPTS = 128
+MAX_LOGPROBS = 20
+MAX_BIASES = 1000
+MAX_INPUTS = 2048
+"""Texts in one request for embeddings, as OpenAI takes them."""
 MAX_GENERATED_TOKENS = 1_000_000
 """Merely keeps numbers sane; the model's context is what really limits."""
 
@@ -37,6 +43,11 @@ Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 Stops = Annotated[tuple[Stop, ...], BeforeValidator(_as_stops), Field(max_length=MAX_STOPS)]
 
 
+Penalty = Annotated[float | None, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+TokenIds = Annotated[tuple[int, ...], Field(min_length=1)]
+
+
 class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="ignore")
     include_usage: bool = False
@@ -54,49 +65,59 @@ class _Body(BaseModel):
     top_p: float | None = Field(default=None, gt=0, le=1)
     stop: Stops = ()
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    # accepted only where they change nothing
-    n: Annotated[int | None, _only(1)] = None
-    frequency_penalty: Annotated[float | None, _only(0)] = None
-    presence_penalty: Annotated[float | None, _only(0)] = None
-    logit_bias: Annotated[dict[str, float] | None, _only({})] = None
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
+    frequency_penalty: Penalty = None
+    presence_penalty: Penalty = None
+    logit_bias: dict[int, Bias] | None = Field(default=None, max_length=MAX_BIASES)
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
+    def shared(self) -> dict[str, Any]:
+        """The fields of a ``GenerationRequest`` that both endpoints fill alike."""
+        return {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "stop": self.stop,
+            "seed": self.seed,
+            "n": self.n or 1,
+            "presence_penalty": self.presence_penalty or 0,
+            "frequency_penalty": self.frequency_penalty or 0,
+            "logit_bias": tuple((self.logit_bias or {}).items()),
+        }
+
 
 class CompletionBody(_Body):
-    """``POST /v1/completions``. One prompt: a text, or a list of token ids."""
+    """``POST /v1/completions``. One or several prompts, each a text or a list of token ids."""
 
     prompt: (
         str
-        | Annotated[tuple[int, ...], Field(min_length=1)]
-        | Annotated[tuple[str, ...], Field(min_length=1, max_length=1)]
+        | TokenIds
+        | Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[tuple[TokenIds, ...], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_GENERATED_TOKENS)
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    # accepted only where they change nothing
     best_of: Annotated[int | None, _only(1)] = None
     echo: Annotated[bool | None, _only(False)] = None
-    logprobs: Annotated[int | None, _only()] = None
     suffix: Annotated[str | None, _only("")] = None
 
     def to_request(self) -> GenerationRequest:
-        text: str | None = None
-        token_ids: tuple[int, ...] | None = None
-        if isinstance(self.prompt, str):
-            text = self.prompt
-        elif isinstance(self.prompt[0], str):
-            text = self.prompt[0]
-        else:
-            token_ids = tuple(int(token_id) for token_id in self.prompt)
         return GenerationRequest(
-            prompt=text,
-            token_ids=token_ids,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            stop=self.stop,
-            seed=self.seed,
+            **self._prompts(), max_tokens=self.max_tokens, logprobs=self.logprobs, **self.shared()
         )
+
+    def _prompts(self) -> dict[str, Any]:
+        if isinstance(self.prompt, str):
+            return {"prompt": self.prompt}
+        if isinstance(self.prompt[0], int):
+            return {"token_ids": self.prompt}
+        if len(self.prompt) > 1:
+            return {"prompts": self.prompt}
+        only = self.prompt[0]
+        return {"prompt": only} if isinstance(only, str) else {"token_ids": only}
 
 
 class TextPart(BaseModel):
@@ -110,11 +131,11 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     role: str = Field(min_length=1, max_length=40)
-    content: str | tuple[TextPart, ...]
+    content: str | tuple[TextPart, ...] | None = None
     name: str | None = None
 
     def plain(self) -> dict[str, Any]:
-        content = self.content
+        content = self.content or ""
         text = content if isinstance(content, str) else "".join(part.text for part in content)
         return {"role": self.role, "content": text}
 
@@ -125,7 +146,9 @@ class ChatBody(_Body):
     messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=2000)
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_GENERATED_TOKENS)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_GENERATED_TOKENS)
-    logprobs: Annotated[bool | None, _only(False)] = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    # accepted only where they change nothing
     tools: Annotated[list[Any] | None, _only([])] = None
     response_format: Annotated[dict[str, Any] | None, _only({"type": "text"})] = None
 
@@ -133,62 +156,30 @@ class ChatBody(_Body):
         return GenerationRequest(
             messages=tuple(message.plain() for message in self.messages),
             max_tokens=self.max_completion_tokens or self.max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            stop=self.stop,
-            seed=self.seed,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            **self.shared(),
         )
 
 
-def usage(last: Chunk) -> dict[str, int]:
-    return {
-        "prompt_tokens": last.prompt_tokens,
-        "completion_tokens": last.completion_tokens,
-        "total_tokens": last.prompt_tokens + last.completion_tokens,
-    }
+class EmbeddingBody(BaseModel):
+    """``POST /v1/embeddings``. One or several inputs, each a text or a list of token ids."""
 
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
-class Shape:
-    """The bodies of one answer; ``chat`` tells the two endpoints' shapes apart."""
+    model: str = Field(min_length=1, max_length=2000)
+    input: (
+        str
+        | TokenIds
+        | Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_INPUTS)]
+        | Annotated[tuple[TokenIds, ...], Field(min_length=1, max_length=MAX_INPUTS)]
+    )
+    encoding_format: Literal["float", "base64"] = "float"
+    # accepted only where it changes nothing
+    dimensions: Annotated[int | None, _only()] = None
 
-    def __init__(self, chat: bool, answer_id: str, created: int, model: str) -> None:
-        self._chat = chat
-        self._base = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{answer_id}",
-            "created": created,
-            "model": model,
-        }
-
-    def whole(self, answer: Chunk) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": answer.finish_reason, "logprobs": None}
-        if self._chat:
-            choice["message"] = {"role": "assistant", "content": answer.text}
-        else:
-            choice["text"] = answer.text
-        kind = "chat.completion" if self._chat else "text_completion"
-        return {**self._base, "object": kind, "choices": [choice], "usage": usage(answer)}
-
-    def first(self) -> dict[str, Any] | None:
-        """What opens a stream: chat names the speaker before the first word."""
-        return self._piece({"role": "assistant", "content": ""}, None) if self._chat else None
-
-    def piece(self, chunk: Chunk) -> dict[str, Any]:
-        if self._chat:
-            return self._piece({"content": chunk.text} if chunk.text else {}, chunk.finish_reason)
-        return self._piece(chunk.text, chunk.finish_reason)
-
-    def counts(self, last: Chunk) -> dict[str, Any]:
-        """What ends a stream whose client asked for usage."""
-        return {**self._base, "object": self._stream_kind, "choices": [], "usage": usage(last)}
-
-    @property
-    def _stream_kind(self) -> str:
-        return "chat.completion.chunk" if self._chat else "text_completion"
-
-    def _piece(self, content: Any, finish_reason: str | None) -> dict[str, Any]:
-        key = "delta" if self._chat else "text"
-        choice = {"index": 0, key: content, "finish_reason": finish_reason, "logprobs": None}
-        return {**self._base, "object": self._stream_kind, "choices": [choice]}
+    def to_request(self) -> EmbeddingRequest:
+        single = isinstance(self.input, str) or isinstance(self.input[0], int)
+        return EmbeddingRequest.model_validate({"inputs": (self.input,) if single else self.input})
 
 
 def error_body(message: str, code: str | None, status: int, param: str | None = None) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from ray.serve import Application
 from serve_apps.contract import MODEL_DEPLOYMENT, NODE_LABEL, ModelArgs
 from serve_apps.model.replica import ModelReplica
 
-MAX_ONGOING_REQUESTS = 32
-"""Requests a replica takes in, one running and the others waiting their turn. More wait at the caller."""
+MAX_ONGOING_REQUESTS = 64
+"""Requests a replica takes in: as many texts as grow side by side, and others whose turn comes between."""
 MAX_QUEUED_REQUESTS = 64
 """Requests one caller may have waiting beyond that; then ``BackPressureError``."""
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from serve_apps.gateway.backend import BackendError
 from serve_apps.gateway.routing import AppState, AppStatus, Statuses
-from serve_apps.messages import BlockRequest, Chunk, Frame, FrameKind, GenerationRequest, Refusal
+from serve_apps.messages import (
+    BlockRequest,
+    Chunk,
+    EmbeddingRequest,
+    Embeddings,
+    Frame,
+    FrameKind,
+    GenerationRequest,
+    Refusal,
+)
+
+Request = GenerationRequest | EmbeddingRequest | BlockRequest
 
 LAST = Chunk(text="!", finish_reason="stop", prompt_tokens=3, completion_tokens=2)
 
@@ -27,7 +39,7 @@ class FakeBackend:
     answer: Sequence[Chunk | Refusal | BackendError] = (Chunk(text="Hello"), LAST)
     frames: Sequence[Frame] = (Frame(FrameKind.RUNNING), Frame(FrameKind.RESULT, b"result"))
     errors: dict[str, BackendError] = field(default_factory=dict)
-    asked: list[tuple[str, GenerationRequest | BlockRequest]] = field(default_factory=list)
+    asked: list[tuple[str, Request]] = field(default_factory=list)
     endless: bool = False
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -42,6 +54,11 @@ class FakeBackend:
                 return part
             text += part.text
         return LAST.model_copy(update={"text": text})
+
+    async def embed(self, application: str, request: EmbeddingRequest) -> Embeddings | Refusal:
+        self._ask(application, request)
+        numbers = struct.pack("<2f", 0.6, 0.8) * len(request.inputs)
+        return Embeddings(width=2, data=numbers, prompt_tokens=4)
 
     async def stream(
         self, application: str, request: GenerationRequest
@@ -63,7 +80,7 @@ class FakeBackend:
             finally:
                 self.cancelled.set()
 
-    def _ask(self, application: str, request: GenerationRequest | BlockRequest) -> None:
+    def _ask(self, application: str, request: Request) -> None:
         self.asked.append((application, request))
         if application in self.errors:
             raise self.errors[application]
