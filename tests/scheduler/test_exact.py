@@ -21,7 +21,7 @@ from scheduler.planning.exact import (
     solve,
 )
 from scheduler.planning.exact.asking import count_terms
-from scheduler.planning.promises import Admission, Ask, Hold
+from scheduler.planning.admission import Admission, Ask, Hold
 from tests.scheduler.builders import GIB, cluster, cpu, gpus
 
 SECONDS = 20.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scheduler.planning.book import WHOLE, Need
 from scheduler.planning.exact.full import Demand, full_at
 from scheduler.planning.exact.words import LaneName, Limits, Option, Piece, Question, Room, Row, StayName
-from scheduler.planning.promises import Admission, Ask, Hold
+from scheduler.planning.admission import Admission, Ask, Hold
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -27,7 +27,7 @@ def question(admission: Admission, ask: Ask, *, limits: Limits | None = None) ->
     Time is looked at for as far around the window as the limits allow.
     """
     limits = limits or Limits()
-    start = max(ask.start, admission.now)
+    start = max(ask.start, admission.at)
     if start >= ask.end:
         return Question(ask.key, start, ask.end, (), (), complete=False)
     most, reach = limits.nodes, limits.reach_seconds
@@ -50,7 +50,7 @@ def missing(
     has, or can share; and whether there is no other way to cut its window into such parts, nor to be
     served by stays of another need. Of more replicas than ``most`` only so many are looked for.
     """
-    start = max(ask.start, admission.now)
+    start = max(ask.start, admission.at)
     overlapping = [h for h in admission.of_model(ask.model) if h.start < ask.end and h.end > start]
     theirs = [hold for hold in overlapping if hold.need == ask.need]
     theirs.sort(key=lambda h: (ask.key not in h.keys, not h.settled, h.start - h.end, h.number))
@@ -85,7 +85,7 @@ def _nodes(admission: Admission, ask: Ask, most: int) -> list[int]:
     book = admission.book
     if len(book.nodes) <= most:
         return list(range(len(book.nodes)))
-    start = max(ask.start, admission.now)
+    start = max(ask.start, admission.at)
     near = [node for node, _ in zip(book.nearly(ask.need, start, ask.end), range(most), strict=False)]
     roomy = book.pool.least(*book.span(start, ask.end))[: len(book.nodes)]
     others = [int(node) for node in np.argsort(-roomy, kind="stable") if node not in near]
@@ -129,8 +129,8 @@ class _Scope:
 
     def __init__(self, admission: Admission, ask: Ask, nodes: list[int], reach: float, most: int) -> None:
         self.admission, self.book, self.ask, self.nodes = admission, admission.book, ask, nodes
-        self.start = max(ask.start, admission.now)
-        self.core = (max(self.start - reach, admission.now), ask.end + reach)
+        self.start = max(ask.start, admission.at)
+        self.core = (max(self.start - reach, admission.at), ask.end + reach)
         parts, _, self.plain = missing(admission, ask)
         self.parts, self.partial = parts[:most], len(parts) > most or ask.replicas > MAX_PARTS
         self.movable, self.capped = self._movable(most)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from scheduler.planning.book import NEW_LANE, Book, Seat
 from scheduler.planning.exact.asking import missing, name_of
 from scheduler.planning.exact.words import LaneName, Move, Opinion, OpinionState, StayName
-from scheduler.planning.promises import Admission, Ask, Hold
+from scheduler.planning.admission import Admission, Ask, Hold
 
 
 def follow(admission: Admission, ask: Ask, opinion: Opinion) -> bool:
@@ -41,7 +41,7 @@ def _follow(admission: Admission, ask: Ask, opinion: Opinion) -> bool:
     if wanted is None:
         return False
     for seat in opinion.seats:
-        settled = seat.stay.start <= admission.now
+        settled = seat.stay.start <= admission.at
         own = frozenset({ask.key})
         hold = Hold(
             -1,
