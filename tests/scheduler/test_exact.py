@@ -12,6 +12,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from scheduler.cluster.node import Cluster, Node
+from scheduler.planning.admission import Admission, Ask, Hold
 from scheduler.planning.book import WHOLE, Book, Need, Seat
 from scheduler.planning.exact import (
     Limits,
@@ -21,7 +22,6 @@ from scheduler.planning.exact import (
     solve,
 )
 from scheduler.planning.exact.asking import count_terms
-from scheduler.planning.admission import Admission, Ask, Hold
 from tests.scheduler.builders import GIB, cluster, cpu, gpus
 
 SECONDS = 20.0
@@ -115,7 +115,7 @@ def by_trying(there: Admission, ask: Ask, without_weaker: bool = False) -> bool:
     holds = list(there.holds.values())
     fixed = [hold for hold in holds if hold.settled]
     rest = [h for h in holds if not h.settled and not (without_weaker and h.priority < ask.priority)]
-    start, own = max(ask.start, there.now), frozenset({ask.key})
+    start, own = max(ask.start, there.at), frozenset({ask.key})
     mine = Hold(-1, ask.model, ask.need, Seat(0, None, 0), start, ask.end, own, ask.priority)
     return packable(there, fixed, [mine] * ask.replicas + rest)
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.planning.admission import Admission, Ask, Hold
 from scheduler.planning.book import WHOLE, Need
 from scheduler.planning.exact.full import Demand, full_at
 from scheduler.planning.exact.words import LaneName, Limits, Option, Piece, Question, Room, Row, StayName
-from scheduler.planning.admission import Admission, Ask, Hold
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
