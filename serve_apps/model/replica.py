@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import queue
 import threading
 import time
 from collections.abc import AsyncGenerator
@@ -72,7 +73,15 @@ class ModelReplica:
         """
         started = time.monotonic()
         if self._generator.can_generate:
-            answer = asyncio.run(self.complete(GenerationRequest(prompt="Hello", max_tokens=1)))
+            choices = self._generator.prepare(GenerationRequest(prompt="Hello", max_tokens=1))
+            answer: Chunk | Refusal
+            if isinstance(choices, Refusal):
+                answer = choices
+            else:
+                # not by stream(): Serve makes replicas inside an event loop, which stands still meanwhile
+                told: queue.SimpleQueue[Chunk | Refusal] = queue.SimpleQueue()
+                self._engine.submit(self._generator.texts(choices, told.put, threading.Event()))
+                answer = told.get()
             if isinstance(answer, Refusal):
                 raise RuntimeError(f"the model refused its first prompt: {answer.message}")
         elif self._model.tokenizer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,21 @@ def hf_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def replica(hf_home: Path) -> Any:
     from serve_apps.model.replica import ModelReplica
 
-    return ModelReplica(
-        {
-            "node": "cpu-0",
-            "model_key": model_key(),
-            "repo_id": TINY_REPO_ID,
-            "dtype": "float32",
-            "num_gpus": 0,
-            "memory_bytes": 0,
-            "footprint_bytes": 0,
-        }
-    )
+    async def make() -> ModelReplica:
+        # in an event loop, as Serve makes them
+        return ModelReplica(
+            {
+                "node": "cpu-0",
+                "model_key": model_key(),
+                "repo_id": TINY_REPO_ID,
+                "dtype": "float32",
+                "num_gpus": 0,
+                "memory_bytes": 0,
+                "footprint_bytes": 0,
+            }
+        )
+
+    return asyncio.run(make())
 
 
 @pytest.fixture(scope="module")
