@@ -256,7 +256,8 @@ class Refusal(Frozen):
     ``proof`` tells how sure it is; ``solver_seconds`` is how long the exact solver may look.
     ``in_the_way`` are the titles of the fewest bookings found whose going would make room.
     ``earliest`` is the first start from which it would fit for as long as it lasts, ``longest_until``
-    how long it would fit from its start on.
+    how long it would fit from its start on. ``full_at`` is an instant at which more is promised and
+    asked for than there is.
     """
 
     proof: Proof = Proof.UNPROVEN
@@ -264,6 +265,7 @@ class Refusal(Frozen):
     in_the_way: tuple[str, ...] = ()
     earliest: UtcDatetime | None = None
     longest_until: UtcDatetime | None = None
+    full_at: UtcDatetime | None = None
     helps: tuple[Help, ...] = ()
 
 

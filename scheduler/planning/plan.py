@@ -9,10 +9,11 @@ from operator import attrgetter
 
 from calendars.reservation import Reading, Reservation
 from scheduler.planning import explain
-from scheduler.planning.admission import Admission
+from scheduler.planning.admission import Admission, Ask
 from scheduler.planning.book import Book
 from scheduler.planning.diff import diff
 from scheduler.planning.directory import directory
+from scheduler.planning.exact import Opinion, OpinionState, Question, follow, obvious, question
 from scheduler.planning.footprint import Loads
 from scheduler.planning.incumbents import restore
 from scheduler.planning.rules import keep_to
@@ -62,7 +63,8 @@ class Known:
     """What a plan is made from besides the bookings and the cluster.
 
     ``checkpoints`` is what is known of each model, by model key; ``previous`` what the last plan
-    promised; ``loads`` how long loading takes.
+    promised; ``loads`` how long loading takes; ``opinions`` what the exact solver said of earlier
+    refusals, by event. Of so many refusals as ``questions`` says the solver may be asked, the nearest first.
     """
 
     catalog: Catalog = field(default_factory=Catalog)
@@ -71,6 +73,16 @@ class Known:
     rules: Rules = field(default_factory=Rules)
     policy: Policy = field(default_factory=Policy)
     previous: Promises = field(default_factory=Promises)
+    opinions: Mapping[str, Opinion] = field(default_factory=dict)
+    questions: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A plan, and what the exact solver may be asked about its refusals for the next one."""
+
+    plan: Plan
+    questions: tuple[Question, ...] = ()
 
 
 def make_plan(readings: Iterable[Reading], observed: Observed, at: datetime, known: Known) -> Plan:
@@ -81,6 +93,11 @@ def make_plan(readings: Iterable[Reading], observed: Observed, at: datetime, kno
         observed: what runs, and on what.
         at: the instant to plan for; of bookings that ended by then nothing is said.
     """
+    return decide(readings, observed, at, known).plan
+
+
+def decide(readings: Iterable[Reading], observed: Observed, at: datetime, known: Known) -> Decision:
+    """The same, with what may be asked about its refusals."""
     readings = tuple(readings)
     now, policy = at.timestamp(), known.policy
     reservations = sorted(
@@ -103,11 +120,12 @@ def make_plan(readings: Iterable[Reading], observed: Observed, at: datetime, kno
     kept_until = _kept_until(observed.deployments, policy)
     restore(admission, within, known.previous.stays, observed.deployments, kept_until)
     admission.admit_all(ask for ask in within if admission.covered(ask) < ask.replicas)
+    questions, proofs = _second_opinions(admission, within, known)
 
     lingering = _lingering(observed.deployments, reservations, now, policy)
     scheduled = schedule(admission, booked, observed.deployments, known.loads, lingering)
     broken = _broken(admission, known.previous, booked, at)
-    judge = Judge(admission, scheduled, booked, beyond, broken, known.loads.sizing)
+    judge = Judge(admission, scheduled, booked, beyond, broken, proofs, known.loads.sizing)
     verdicts = (
         *judge.all(resolved),
         *(
@@ -121,7 +139,7 @@ def make_plan(readings: Iterable[Reading], observed: Observed, at: datetime, kno
     wanted = frozenset(ask.model for ask in within if ask.start - ask.lead <= now)
     actions = diff(scheduled.placements, wanted, told, observed)
     boundary = scheduled.next_boundary
-    return Plan(
+    plan = Plan(
         at=at,
         actions=tuple(_timed(actions, admission, booked, observed, known.loads, at)),
         placements=scheduled.placements,
@@ -135,6 +153,27 @@ def make_plan(readings: Iterable[Reading], observed: Observed, at: datetime, kno
         promises=Promises(stays=_stays(admission), broken=tuple(broken[key] for key in sorted(broken))),
         upcoming=scheduled.steps,
     )
+    return Decision(plan, questions)
+
+
+def _second_opinions(
+    admission: Admission, asks: Iterable[Ask], known: Known
+) -> tuple[tuple[Question, ...], dict[str, Opinion]]:
+    """Follow what the exact solver found; returns what to ask it next, and what is certain, by event."""
+    refused = sorted(
+        (ask for ask in asks if admission.covered(ask) < ask.replicas), key=attrgetter("start", "claim")
+    )
+    questions, proofs = [], {}
+    for ask in refused[: known.questions]:
+        told = known.opinions.get(ask.key)
+        if told is not None and told.state is OpinionState.FOUND and follow(admission, ask, told):
+            continue
+        asked = question(admission, ask)
+        told = obvious(asked, 0.0) or (told if told and told.digest == asked.digest else None)
+        if told is not None:
+            proofs[ask.key] = told
+        questions.append(asked)
+    return tuple(questions), proofs
 
 
 def _lead(one: Booked, loads: Loads) -> float:

@@ -10,6 +10,7 @@ from calendars.reservation import Misunderstood, Reservation
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission, Ask
 from scheduler.planning.book import Need
+from scheduler.planning.exact import Opinion, OpinionState
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.schedule import Loading, Schedule
 from scheduler.planning.targets import Booked, Refused
@@ -17,6 +18,7 @@ from scheduler.types import (
     Broken,
     NodeAnswer,
     Placement,
+    Proof,
     Reason,
     ReasonCode,
     ReasonKind,
@@ -36,7 +38,7 @@ class Judge:
     """Says what becomes of each booking.
 
     ``asks`` and ``booked`` are by key; ``beyond`` are the keys of those that start beyond the horizon;
-    ``broken`` are the promises that are not kept, by event.
+    ``broken`` are the promises that are not kept, ``proofs`` what the exact solver said, by event.
     """
 
     admission: Admission
@@ -44,6 +46,7 @@ class Judge:
     booked: Mapping[str, Booked]
     beyond: frozenset[str]
     broken: Mapping[str, Broken]
+    proofs: Mapping[str, Opinion]
     sizing: Sizing
 
     def all(self, resolved: Iterable[Booked | Refused]) -> tuple[Verdict, ...]:
@@ -116,7 +119,8 @@ class Judge:
         if explained or not possible:
             considered = explain.answers(self.admission, ask.need, start, ask.end, self.booked)
         if explained and possible:
-            refusal = explain.refusal(self.admission, ask, one, self.booked, self.sizing)
+            known = explain.refusal(self.admission, ask, one, self.booked, self.sizing)
+            refusal = known.model_copy(update=_proof(self.proofs.get(ask.key)))
         reason = explain.reason(self.admission, ask, got, considered)
         broken = self.broken.get(ask.key)
         if broken is not None:
@@ -125,6 +129,16 @@ class Judge:
         verdict = say(one.reservation, VerdictState.REFUSED, reason, one, nodes, considered)
         earliest = refusal.earliest if refusal else None
         return verdict.model_copy(update={"refusal": refusal, "earliest": earliest})
+
+
+def _proof(opinion: Opinion | None) -> dict[str, object]:
+    """What a second opinion adds to what is known of a refusal."""
+    if opinion is None or opinion.state is OpinionState.FOUND:
+        return {}
+    if opinion.state is OpinionState.NOT_FOUND:
+        return {"proof": Proof.NOT_FOUND, "solver_seconds": opinion.seconds}
+    full_at = None if opinion.full_at is None else datetime.fromtimestamp(opinion.full_at, UTC)
+    return {"proof": Proof.PROVEN, "full_at": full_at}
 
 
 def need_of(one: Booked) -> Need:
