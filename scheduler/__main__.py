@@ -20,6 +20,7 @@ from scheduler.calendar_commands import calendar
 from scheduler.controller import Controller, Stale
 from scheduler.daemon import Daemon
 from scheduler.errors import OperatorError
+from scheduler.front_process import front_for
 from scheduler.history_commands import history
 from scheduler.keys_commands import keys
 from scheduler.logutil.logger import set_up_logging
@@ -114,7 +115,7 @@ def run() -> None:
     """Keep what runs equal to what is booked, until stopped. What serves keeps serving afterwards."""
     settings = _settings()
     with StateLock(settings):
-        Daemon(settings).run()
+        Daemon(settings, front=front_for(settings)).run()
 
 
 @app.command()

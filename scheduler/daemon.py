@@ -307,7 +307,7 @@ class Daemon:
         lease = self._front.lease()
         self._announcer.standing(
             "lease",
-            "" if lease.ours else f"Waiting: {lease.holder or 'another daemon'} works on this cluster.",
+            f"Waiting: {lease.holder} works on this cluster." if lease.holder and not lease.ours else "",
             "This daemon works on the cluster now.",
         )
         self._announcer.standing("lease problem", lease.problem, "The lease can be kept again.")
@@ -349,7 +349,7 @@ class Daemon:
                 at=at,
                 passes=self._passes,
                 problem=self._announcer.problem or lease.problem,
-                waits_for="" if lease.ours else lease.holder or "another daemon",
+                waits_for="" if lease.ours else lease.holder or "an answer whose the cluster is",
                 held=controller.held.words if controller.held else "",
                 pause=controller.orders.paused(at),
                 orders=tuple(one for one in controller.orders.orders if one.holds(at)),

@@ -55,6 +55,9 @@ class ControllerSettings(Group):
     enabled: bool = Field(
         True, description="Whether the Controller actor is kept, and with it the lease of the cluster"
     )
+    address: str | None = Field(
+        None, description="Where Ray is joined for it; the head's host and port by default"
+    )
     lease_seconds: float = Field(
         10.0, ge=2, le=300, description="After so long without a sign of its daemon the lease is free"
     )

@@ -102,9 +102,12 @@ def run_daemon(
     settings: Settings, console: Console, on_first_serving: Callable[[str], None] | None = None
 ) -> None:
     """Run the daemon in the foreground until it is asked to end."""
-    from scheduler.daemon import Daemon  # imports the planner: not for the other verbs
+    # they import the planner: not for the other verbs
+    from scheduler.daemon import Daemon
+    from scheduler.front_process import front_for
 
-    Daemon(settings, on_first_serving=on_first_serving, console=console).run()
+    front = front_for(settings, assume=True)
+    Daemon(settings, on_first_serving=on_first_serving, console=console, front=front).run()
 
 
 def head_address(settings: Settings) -> tuple[str, int]:

@@ -52,7 +52,7 @@ def show_heartbeat(console: Console, beat: Heartbeat, at: datetime) -> None:
         if words:
             console.print(f"[yellow]! {escape(words)}[/]")
     if beat.waits_for:
-        console.print(f"[yellow]! Waiting: {escape(beat.waits_for)} works on this cluster.[/]")
+        console.print(f"[yellow]! Waiting for {escape(beat.waits_for)}, which works on this cluster.[/]")
     for name, seconds in beat.stuck.items():
         console.print(f"[red]! {escape(name)} is stuck[/], for {seconds:.0f} s")
     for one in beat.away:
