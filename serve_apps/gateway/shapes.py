@@ -104,7 +104,8 @@ class Shape:
         return {
             "tokens": [token.text for token in chunk.logprobs],
             "token_logprobs": [token.logprob for token in chunk.logprobs],
-            "top_logprobs": [dict(token.top) for token in chunk.logprobs],
+            # tokens of incomplete characters look alike: the likeliest of them is told
+            "top_logprobs": [dict(reversed(token.top)) for token in chunk.logprobs],
             "text_offset": offsets,
         }
 

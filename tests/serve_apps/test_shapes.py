@@ -91,6 +91,13 @@ def test_log_probabilities_of_a_completion() -> None:
     }
 
 
+def test_tokens_that_look_alike_are_told_as_the_likeliest() -> None:
+    token = TokenLogprob("?", -0.5, (("?", -0.5), ("b", -1.0), ("?", -2.0)))
+    answer = Chunk(text="?", finish_reason="stop", logprobs=(token,))
+    told = Shape(False, "1", 0, "m", logprobs=True).whole(answer)["choices"][0]["logprobs"]
+    assert told["top_logprobs"] == [{"?": -0.5, "b": -1.0}]
+
+
 def test_log_probabilities_of_a_chat() -> None:
     answer = Chunk(text="a", finish_reason="stop", logprobs=(A,))
     told = Shape(True, "1", 0, "m", logprobs=True).whole(answer)["choices"][0]["logprobs"]["content"]
