@@ -6,9 +6,6 @@ import operator
 import os
 import shlex
 import sys
-import time
-from datetime import UTC, datetime
-from enum import IntEnum
 from pathlib import Path
 
 import click
@@ -17,40 +14,18 @@ from rich.markup import escape
 
 from scheduler import order_commands
 from scheduler.calendar_commands import calendar
-from scheduler.controller import Controller, Stale
 from scheduler.daemon import Daemon
 from scheduler.errors import OperatorError
 from scheduler.front_process import front_for
 from scheduler.history_commands import history
 from scheduler.keys_commands import keys
-from scheduler.logutil.logger import set_up_logging
-from scheduler.moments import parse_moment
-from scheduler.progress import Follower, Step, settled
-from scheduler.render.operation import show_orders
+from scheduler.planning_commands import Exit, apply, plan, read_settings
 from scheduler.render.settings import rows, settings_markdown
-from scheduler.render.text import progress_line, show_plan
-from scheduler.settings import Settings, load_settings
 from scheduler.state_lock import StateLock
 from scheduler.status_command import status
-from scheduler.types import DeploymentStatus, Plan
-
-FOLLOW_SECONDS = 1.0
-MAX_TRIES = 3
-
-
-class Exit(IntEnum):
-    """Exit codes of ``plan`` and ``apply``."""
-
-    NOTHING_TO_DO = 0
-    ERROR = 1
-    CHANGES = 2
-    CANNOT_BE_PLACED = 3
-
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
-
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, not text.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,6 +37,8 @@ def app() -> None:
     """
 
 
+app.add_command(plan)
+app.add_command(apply)
 app.add_command(calendar)
 app.add_command(keys)
 app.add_command(history)
@@ -71,49 +48,9 @@ for command in order_commands.COMMANDS:
 
 
 @app.command()
-@click.option("--at", metavar="TIME", help="Plan for then: 14:00, 'tomorrow 14:00', +90m, 2026-12-24T14:00.")
-@as_json_option
-def plan(at: str | None, as_json: bool) -> Exit:
-    """Show what would be done, and do nothing.
-
-    Exit code: 0 nothing to do, 2 there are changes, 3 some booking cannot be met, 1 error.
-    """
-    with _controller() as controller:
-        made = _plan(controller, at)
-    if not as_json:
-        now = datetime.now(UTC)
-        show_orders(out, tuple(one for one in controller.orders.orders if one.holds(now)), now)
-        if controller.held:
-            err.print(escape(controller.held.words))
-    _print(made, as_json, dated=at is not None)
-    if made.refused:
-        return Exit.CANNOT_BE_PLACED
-    return Exit.CHANGES if made.actions else Exit.NOTHING_TO_DO
-
-
-@app.command()
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Follow until everything serves.")
-@click.option(
-    "--timeout", type=click.FloatRange(1), default=1800, show_default=True, help="Seconds to follow."
-)
-@as_json_option
-def apply(wait: bool, timeout: float, as_json: bool) -> Exit:
-    """Make what runs equal to what is booked now, once.
-
-    Exit code: 0 done, 3 some booking cannot be met, 1 error or a model failed to load.
-    """
-    with _controller() as controller, StateLock(controller.settings):
-        made = _apply(controller, as_json)
-        failed = _follow(controller, timeout) if wait else False
-    if failed:
-        return Exit.ERROR
-    return Exit.CANNOT_BE_PLACED if made.refused else Exit.NOTHING_TO_DO
-
-
-@app.command()
 def run() -> None:
     """Keep what runs equal to what is booked, until stopped. What serves keeps serving afterwards."""
-    settings = _settings()
+    settings = read_settings()
     with StateLock(settings):
         Daemon(settings, front=front_for(settings)).run()
 
@@ -125,7 +62,7 @@ def settings(markdown: bool) -> None:
     if markdown:
         out.out(settings_markdown(), end="")
         return
-    tree = _settings()
+    tree = read_settings()
     for row in rows():
         value = operator.attrgetter(row.path)(tree)
         note = f"{row.environment[-1]}: {row.meaning}"
@@ -137,7 +74,7 @@ def env() -> None:
     """Print what other programs need to reach this cluster: eval "$(./start.sh env)"."""
     from scheduler.launch.options import client_environment
 
-    for name, value in client_environment(_settings()).items():
+    for name, value in client_environment(read_settings()).items():
         out.out(f"export {name}={shlex.quote(value)}")
 
 
@@ -146,7 +83,7 @@ def local() -> int:
     """Start Ray, the demo model and the daemon on this machine; Ctrl-C stops them."""
     from scheduler.launch.local import run_local
 
-    return run_local(_settings())
+    return run_local(read_settings())
 
 
 @app.command()
@@ -154,7 +91,7 @@ def head() -> int:
     """Start a cluster's head and the daemon in the foreground, as in a container."""
     from scheduler.launch.service import run_head
 
-    return run_head(_settings())
+    return run_head(read_settings())
 
 
 @app.command()
@@ -163,80 +100,23 @@ def worker(address: str | None) -> int:
     """Start a worker that joins a head, in the foreground, as in a container."""
     from scheduler.launch.service import run_worker
 
-    return run_worker(_settings(address))
+    return run_worker(read_settings(address))
 
 
-class _controller:
-    """A controller from the settings, closed on the way out."""
-
-    def __enter__(self) -> Controller:
-        self._made = Controller(_settings())
-        return self._made
-
-    def __exit__(self, *_: object) -> None:
-        self._made.close()
-
-
-def _settings(address: str | None = None) -> Settings:
-    settings = load_settings(**({"ray": {"address": address}} if address else {}))
-    set_up_logging(settings.log.level)
-    return settings
-
-
-def _plan(controller: Controller, at: str | None) -> Plan:
-    now = datetime.now(UTC)
-    moment = parse_moment(at, now.astimezone()) if at else now
-    controller.bookings.refresh(now, moment)
-    observed, _ = controller.observe()
-    return controller.plan(moment, observed, now)
-
-
-def _print(made: Plan, as_json: bool, *, dated: bool = False) -> None:
-    if as_json:
-        out.out(made.model_dump_json())
-    else:
-        show_plan(out, made, supposing=(f"it is {made.at.astimezone():%a %d %b %H:%M}",) if dated else ())
-
-
-def _apply(controller: Controller, as_json: bool) -> Plan:
-    for _ in range(MAX_TRIES):
-        made = _plan(controller, None)
-        try:
-            if made.actions:
-                controller.apply(made)
-        except Stale:
-            continue
-        _print(made, as_json)
-        return made
-    raise OperatorError(
-        f"What is deployed changed {MAX_TRIES} times while it was being planned for.",
-        "Somebody else is deploying at the same time; try again when they are done.",
-    )
-
-
-def _follow(controller: Controller, timeout_seconds: float) -> bool:
-    """Tell what becomes of everything on its way; returns whether something failed."""
-    follower, ends_at = Follower(), time.monotonic() + timeout_seconds
-    while time.monotonic() < ends_at:
-        observed, state = controller.observe()
-        for progress in follower.update(observed.deployments, time.monotonic()):
-            if progress.seconds or progress.step is not Step.SERVING:
-                err.print(escape(progress_line(progress)[1]))
-        failed = any(one.status is DeploymentStatus.FAILED for one in observed.deployments)
-        if settled(observed.deployments) and state.gateway_status[0] not in ("DEPLOYING", "NOT_STARTED"):
-            return failed or state.gateway_status[0] == "DEPLOY_FAILED"
-        time.sleep(FOLLOW_SECONDS)
-    raise OperatorError(
-        f"Not everything serves after {timeout_seconds:.0f} s.",
-        "It may still come: look with ./start.sh status, and into Ray's dashboard for what Serve waits for.",
-    )
+def _folder() -> Path | None:
+    """Where the command was given, which names of files go by; None where that folder is gone."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def main() -> None:
     """Run the command line; problems a person can solve are one paragraph, without a traceback."""
+    started_in = _folder()
     os.chdir(Path(__file__).resolve().parent.parent)
     try:
-        code = app.main(standalone_mode=False, prog_name="ndif-ray")
+        code = app.main(standalone_mode=False, prog_name="ndif-ray", obj=started_in)
     except OperatorError as problem:
         err.print(f"[red]Error:[/] {escape(problem.reason)}\n{escape(problem.remedy)}")
         code = Exit.ERROR

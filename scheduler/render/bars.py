@@ -12,6 +12,7 @@ from enum import StrEnum
 from scheduler.types import ActionKind, Plan, VerdictState
 
 NO_ROOM = "cannot be met"
+NO_NODE_YET = "no node yet"
 
 
 class BarKind(StrEnum):
@@ -69,6 +70,7 @@ def _loading(plan: Plan) -> Mapping[tuple[str, str, datetime], tuple[datetime, f
 def _unpromised(plan: Plan) -> Iterator[Bar]:
     """What runs or comes without a promise: what lingers, and everything in plans that promise nothing."""
     promised = {(stay.model, stay.node) for stay in plan.promises.stays}
+    told = {event for stay in plan.promises.stays for event in stay.events}
     placed = {one.identity: one for one in plan.placements if one.identity not in promised}
     for (_, node), one in placed.items():
         yield Bar(
@@ -79,7 +81,7 @@ def _unpromised(plan: Plan) -> Iterator[Bar]:
         )
     for verdict in plan.verdicts:
         if verdict.state is VerdictState.COMING and verdict.model and verdict.start and verdict.end:
-            for node in verdict.nodes:
+            for node in verdict.nodes or (() if verdict.event in told else (NO_NODE_YET,)):
                 if (verdict.model.key, node) not in promised | placed.keys():
                     yield Bar(node, verdict.start, verdict.end, _label(verdict.model.name, 1))
 

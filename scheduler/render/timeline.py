@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from scheduler.cluster.node import DeviceKind, Node
-from scheduler.render.bars import NO_ROOM, Bar, BarKind, bars
+from scheduler.render.bars import NO_NODE_YET, NO_ROOM, Bar, BarKind, bars
 from scheduler.render.text import summary
 from scheduler.types import Plan
 
@@ -94,9 +94,10 @@ def _rows(plan: Plan, drawn: Iterable[Bar]) -> list[tuple[str, str]]:
         if node.name in used or len(plan.cluster.nodes) <= EMPTY_ROWS_SHOWN
     ]
     known = {node.name for node in nodes}
-    gone = sorted(used - known - {NO_ROOM})
+    last = [name for name in (NO_NODE_YET, NO_ROOM) if name in used]
+    gone = sorted(used - known - set(last))
     rows = [(node.name, _node_label(node)) for node in nodes] + [(name, f"{name} (gone)") for name in gone]
-    return rows + ([(NO_ROOM, NO_ROOM)] if NO_ROOM in used else [])
+    return rows + [(name, name) for name in last]
 
 
 def _node_label(node: Node) -> str:

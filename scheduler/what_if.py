@@ -1,0 +1,94 @@
+"""A booking that nobody has made yet: read from one line, and judged beside those that were."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from calendars.event_text import Problem, parse_event
+from calendars.reservation import ModelRequest, Reading, Reservation
+from scheduler.errors import OperatorError
+from scheduler.moments import split_window
+from scheduler.types import Plan, ReasonCode, Verdict, VerdictState
+
+CALENDAR = "what-if"
+KEY = "what-if"
+NOT_KNOWN_YET = (ReasonCode.LOOKING_UP, ReasonCode.BEYOND_HORIZON)
+EXAMPLE = "Llama-70B 8xH100 tomorrow 14:00-18:00"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What would become of a booking, and of the others because of it.
+
+    ``fits`` is None while that cannot be known. ``affected`` are the verdicts on others that would
+    change, as they would be.
+    """
+
+    booking: Reservation
+    fits: bool | None
+    verdict: Verdict
+    affected: tuple[Verdict, ...]
+
+    @property
+    def command(self) -> str:
+        """What books it."""
+        request, defaults = self.booking.request, ModelRequest(model=self.booking.request.model)
+        words = ["ndif-ray", "calendar", "book", request.model]
+        words += ["--from", _local(self.booking.start), "--to", _local(self.booking.end)]
+        for name in ("replicas", "dtype", "gpus", "accelerator", "priority", "revision", "task"):
+            value = getattr(request, name)
+            if value != getattr(defaults, name):
+                words += [f"--{name}", str(value)]
+        return shlex.join([*words, *(["--trust-remote-code"] if request.trust_remote_code else [])])
+
+
+def booking_from(text: str, now: datetime) -> Reservation:
+    """Read ``MODEL [8xH100] [, key: value]… WINDOW`` as somebody would who books it now.
+
+    Raises:
+        OperatorError: the window, or what stands before it, is not understood.
+    """
+    what, start, end = split_window(text, now)
+    title, *lines = (piece.strip() for piece in re.split(r"[,;\n]", what))
+    request = parse_event(title, "\n".join(lines))
+    if isinstance(request, Problem):
+        raise OperatorError(f"“{what}” is not understood: {request.reason}", f"Write it such as “{EXAMPLE}”.")
+    return Reservation(
+        key=KEY, calendar=CALENDAR, title=what, start=start, end=end, booked_at=now, request=request
+    )
+
+
+def reading_of(booking: Reservation) -> Reading:
+    """A calendar with nothing in it but this booking."""
+    return Reading(calendar=booking.calendar, reservations=(booking,))
+
+
+def answer(booking: Reservation, without: Plan, with_it: Plan) -> Answer:
+    """Compare the plan without the booking with the one that has it."""
+    verdict = next(one for one in with_it.verdicts if (one.calendar, one.event) == (CALENDAR, KEY))
+    fits: bool | None = verdict.state in (VerdictState.PLACED, VerdictState.COMING)
+    if verdict.reason.code in NOT_KNOWN_YET:
+        fits = None
+    return Answer(booking, fits, verdict, tuple(_affected(without.verdicts, with_it.verdicts)))
+
+
+def _affected(before: Iterable[Verdict], after: Iterable[Verdict]) -> Iterator[Verdict]:
+    """The bookings that would be refused, met after all, moved or made later."""
+    known = {(one.calendar, one.event): one for one in before}
+    for one in after:
+        other = known.get((one.calendar, one.event))
+        if other is not None and _outcome(one) != _outcome(other):
+            yield one
+
+
+def _outcome(one: Verdict) -> tuple[object, ...]:
+    met = one.state in (VerdictState.PLACED, VerdictState.COMING)
+    return (met, one.nodes if met else (), round(one.late_seconds / 60))
+
+
+def _local(instant: datetime) -> str:
+    return instant.astimezone().strftime("%Y-%m-%dT%H:%M")
