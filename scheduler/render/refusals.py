@@ -45,8 +45,9 @@ def around(verdict: Verdict, at: datetime, zone: tzinfo | None = None) -> Iterat
 
 def node_lines(verdict: Verdict, at: datetime, zone: tzinfo | None = None) -> Iterator[str]:
     """What the first nodes could offer, and how many more there are."""
+    waiting_helps = verdict.reason.kind is ReasonKind.LATER
     for one in verdict.considered[:NODES_SHOWN]:
-        yield answer(one, at, zone)
+        yield answer(one, at if waiting_helps else None, zone)
     more = len(verdict.considered) - NODES_SHOWN
     if more > 0:
         yield f"and {more} more node{'s' if more > 1 else ''}; --json has them"

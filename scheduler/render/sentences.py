@@ -114,12 +114,13 @@ def answer(node: NodeAnswer, at: datetime | None = None, zone: tzinfo | None = N
 
 
 def _free_when(node: NodeAnswer, at: datetime, zone: tzinfo | None) -> str:
+    """How long what is free stays so, and when the first of those that hold the rest goes."""
     parts = []
     if node.free_until:
         parts.append(f"until {moment(node.free_until, at, zone)}")
     if node.free_from:
-        parts.append(f"from {moment(node.free_from, at, zone)} on")
-    return f"; free {' and '.join(parts)}" if parts else ""
+        parts.append(f"more from {moment(node.free_from, at, zone)} on")
+    return f"; {', '.join(parts)}" if parts else ""
 
 
 def offers(node: NodeAnswer) -> str:

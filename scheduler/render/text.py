@@ -109,15 +109,13 @@ def _action(console: Console, action: Action, plan: Plan, zone: tzinfo | None) -
 
 
 def _why_here(action: Action, plan: Plan, zone: tzinfo | None) -> Iterator[str]:
-    """What its node offers, the first other that would do, and why the others would not."""
+    """What it leaves free on its node, the runner-up, and why the others would not do."""
     here = next((one for one in action.considered if one.node == action.node), None)
     others = [one for one in action.considered if one.node != action.node]
     if here and others:
         second = next((one for one in others if one.fits), None)
-        also = (
-            f"{second.node} would do as well, with {offers(second)}" if second else "no other node would do"
-        )
-        yield f"{action.node} has {offers(here)}; {also}"
+        also = f"runner-up: {second.node}, with {offers(second)}" if second else "no other node would do"
+        yield f"on {action.node}, which is left with {offers(here)}; {also}"
     wrong = [one for one in others if not one.fits]
     for one in wrong[:NODES_SHOWN]:
         yield f"not on {answer(one, plan.at, zone)}"
