@@ -76,8 +76,8 @@ class Gateway:
 
         OpenAI's clients always send a key, and nnsight's may send one for another service.
         """
-        caller = None
-        if key is not None:
+        caller = None if key is None else self._keys.recognise(key)
+        if key is not None and caller is None:
             # few at once: guessing keys must not take the threads that others need
             async with self._identifying:
                 caller = await asyncio.to_thread(self._keys.identify, key)

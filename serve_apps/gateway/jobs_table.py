@@ -100,7 +100,7 @@ def _job(row: sqlite3.Row) -> Job:
         known.pop(name, None)
     known["compress"], known["cancelled"] = bool(known["compress"]), bool(known["cancelled"])
     known["env"] = json.loads(known["env"])
-    known["meta"] = known["meta"] and json.loads(known["meta"])
+    known["meta"] = None if known["meta"] is None else json.loads(known["meta"])
     return Job(**known)
 
 
@@ -233,7 +233,7 @@ def end(
     done = db.execute(
         """UPDATE jobs SET status = ?, description = ?, meta = ?, result_bytes = ?, ended = ?
            WHERE id = ? AND replica IS ? AND ended IS NULL""",
-        (status, description, meta and json.dumps(meta), result_bytes, now, job_id, replica),
+        (status, description, None if meta is None else json.dumps(meta), result_bytes, now, job_id, replica),
     )
     return done.rowcount > 0
 

@@ -100,11 +100,15 @@ class KeyStore:
         row = self._row(key_id)
         return None if row is None else _key(row)
 
-    def identify(self, text: str) -> Caller | None:
-        """Whose key this is; None for one that is malformed, unknown, wrong or revoked.
+    def recognise(self, text: str) -> Caller | None:
+        """Whose key this is, if this process has verified it before: one look-up, so that revoking
+        works at once. None says nothing: ``identify`` must be asked."""
+        key_id = self._verified.get(_digest(text))
+        row = None if key_id is None else self._row(key_id)
+        return None if row is None or row["revoked"] is not None else _key(row).caller
 
-        A key that was verified before costs one look-up, so that revoking works at once.
-        """
+    def identify(self, text: str) -> Caller | None:
+        """Whose key this is; None for one that is malformed, unknown, wrong or revoked. Takes its time."""
         prefix, _, rest = text.partition("-")
         key_id, _, secret = rest.partition("-")
         if prefix != PREFIX or not secret or len(text) > MAX_KEY_CHARACTERS:
@@ -112,14 +116,12 @@ class KeyStore:
         row = self._row(key_id)
         if row is None or row["revoked"] is not None:
             return None
-        seen = hashlib.sha256(text.encode(errors="replace")).digest()
-        if self._verified.get(seen) != key_id:
-            if not hmac.compare_digest(_hash(secret, row["salt"]), row["hash"]):
-                return None
-            with self._lock:
-                self._verified[seen] = key_id
-                while len(self._verified) > REMEMBERED:
-                    self._verified.popitem(last=False)
+        if not hmac.compare_digest(_hash(secret, row["salt"]), row["hash"]):
+            return None
+        with self._lock:
+            self._verified[_digest(text)] = key_id
+            while len(self._verified) > REMEMBERED:
+                self._verified.popitem(last=False)
         return _key(row).caller
 
     def _row(self, key_id: str) -> sqlite3.Row | None:
@@ -132,6 +134,10 @@ class KeyStore:
 
 def _hash(secret: str, salt: bytes) -> bytes:
     return hashlib.scrypt(secret.encode(errors="replace"), salt=salt, **COST)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="replace")).digest()
 
 
 def _key(row: sqlite3.Row) -> Key:

@@ -89,9 +89,12 @@ class TestKeys:
     def test_a_wrong_secret_for_a_known_id_is_wrong(self, tmp_path: Path) -> None:
         key = make_key(tmp_path)
         store = KeyStore(tmp_path / KEYS_FILE)
+        assert store.recognise(key) is None
         assert store.identify(key) is not None
         for wrong in (key[:-1], key + "x", key[:-1] + "é", key.rpartition("-")[0] + "-", "", "ndif--"):
+            assert store.recognise(wrong) is None
             assert store.identify(wrong) is None
+        assert store.recognise(key) == store.identify(key)
         store.close()
 
     @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -133,6 +134,22 @@ class TestPolled:
 
     def test_an_unknown_job_is_a_404_which_the_client_takes_for_nothing_yet(self, client: TestClient) -> None:
         assert client.get("/response/unknown").status_code == 404
+
+    @pytest.mark.parametrize("meta", [{}, {"runtime": 1.5}])
+    def test_what_it_cost_is_told(
+        self, client: TestClient, backend: FakeBackend, meta: dict[str, float]
+    ) -> None:
+        backend.frames = (Frame(FrameKind.META, json.dumps(meta).encode()), Frame(FrameKind.RESULT, b"x"))
+        done = follow(client, post_job(client).json()["id"])
+        assert (done["status"], done["meta"]) == ("COMPLETED", meta)
+
+    def test_a_cost_that_cannot_be_read_is_an_error_of_that_job_alone(
+        self, client: TestClient, backend: FakeBackend
+    ) -> None:
+        frames, backend.frames = backend.frames, (Frame(FrameKind.META, b"{"),)
+        assert "its log says why" in follow(client, post_job(client).json()["id"])["description"]
+        backend.frames = frames
+        assert follow(client, post_job(client).json()["id"])["status"] == "COMPLETED"
 
     def test_the_models_own_error_is_the_jobs(self, client: TestClient, backend: FakeBackend) -> None:
         error = BackendError(503, "replica_died", "The model's replica died while answering.")
