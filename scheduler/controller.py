@@ -23,8 +23,9 @@ from scheduler.errors import OperatorError
 from scheduler.guard import GuardRule, Hold, MassChangeGuard
 from scheduler.orders import closed_by, letting_the_operator_pass, with_orders
 from scheduler.parking import Parking, ParkRule
+from scheduler.planning.exact import Opinion, Question
 from scheduler.planning.footprint import Loads, Sizing
-from scheduler.planning.plan import Known, Policy, make_plan
+from scheduler.planning.plan import Known, Policy, decide
 from scheduler.planning.targets import identify
 from scheduler.serve.config import ServeState, serve_config
 from scheduler.settings import MIB, Settings
@@ -52,6 +53,16 @@ class Cockpit(Protocol):
     def close(self) -> None: ...
 
 
+class Solver(Protocol):
+    """Who gives second opinions: `second_opinion.SecondOpinions`."""
+
+    def answer(self, questions: Iterable[Question]) -> Mapping[str, Opinion]: ...
+
+
+MAX_QUESTIONS = 8
+"""Refusals of one plan that get a second opinion, the nearest first."""
+
+
 class Controller:
     """One service: its calendars, its cluster, its Serve.
 
@@ -60,6 +71,7 @@ class Controller:
         clock: tells the present instant.
         calendars: makes the calendars from the settings.
         dashboard: Ray's, or a stand-in.
+        solver: gives second opinions on refusals, if there is one.
     """
 
     def __init__(
@@ -70,6 +82,7 @@ class Controller:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         calendars: Callable[[Settings], tuple[CalendarSource, ...]] | None = None,
         dashboard: Cockpit | None = None,
+        solver: Solver | None = None,
     ) -> None:
         self.settings = settings
         self.bookings = Bookings(settings, keep=recorder is not None, calendars=calendars)
@@ -83,6 +96,8 @@ class Controller:
         self.away: tuple[str, ...] = ()
         """Nodes that are gone, and may be back any moment."""
         self._clock = clock
+        self._solver = solver
+        self._opinions: Mapping[str, Opinion] = {}
         self._recorder = recorder
         self._others: frozenset[str] = frozenset()
         self._doubtful = False
@@ -227,8 +242,13 @@ class Controller:
             rules=rules,
             policy=policy(self.settings),
             previous=self._promises,
+            opinions=self._opinions,
+            questions=MAX_QUESTIONS if self._solver else 0,
         )
-        return make_plan(readings, observed, at, known)
+        decision = decide(readings, observed, at, known)
+        if self._solver:
+            self._opinions = self._solver.answer(decision.questions)
+        return decision.plan
 
     def _looked_at_twice(self, plan: Plan, catalog: Catalog, observed: Observed, at: datetime) -> Plan:
         if self._guard is None:

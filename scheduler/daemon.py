@@ -13,7 +13,7 @@ from rich.console import Console
 
 from calendars.source import CalendarSource
 from scheduler.announcer import Announcer
-from scheduler.controller import Cockpit, Controller, Paused, Stale
+from scheduler.controller import Cockpit, Controller, Paused, Solver, Stale
 from scheduler.errors import OperatorError
 from scheduler.front import Alone, Front
 from scheduler.heartbeat import Heartbeat, beat
@@ -50,6 +50,7 @@ class Daemon:
         clock: tells the present instant. ``jobs`` does things in time by that clock.
         calendars: makes the calendars from the settings. ``dashboard`` is Ray's, or a stand-in.
         front: stands between this daemon and the rest of its cluster.
+        solver: gives second opinions on refusals, if there is one.
         before_step: called with the name of each step of the loop before it is taken.
         reload: reads the settings anew.
     """
@@ -65,6 +66,7 @@ class Daemon:
         calendars: Callable[[Settings], tuple[CalendarSource, ...]] | None = None,
         dashboard: Cockpit | None = None,
         front: Front | None = None,
+        solver: Solver | None = None,
         before_step: Callable[[str], None] = lambda _: None,
         reload: Callable[[], Settings] = load_settings,
     ) -> None:
@@ -73,7 +75,12 @@ class Daemon:
         self._reload = reload
         self._history = Recorder(settings.in_state_dir(FILE), settings.history.keep_days)
         self._connect = partial(
-            Controller, recorder=self._history, clock=clock, calendars=calendars, dashboard=dashboard
+            Controller,
+            recorder=self._history,
+            clock=clock,
+            calendars=calendars,
+            dashboard=dashboard,
+            solver=solver,
         )
         self._controller = self._connect(settings)
         self._chronicle = Chronicle(self._history, clock())

@@ -10,7 +10,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
@@ -20,6 +21,7 @@ from loguru import logger
 
 from scheduler.planning.exact import Opinion, Question, obvious, solve
 from scheduler.planning.exact.solving import BACKSTOP
+from scheduler.settings import Settings
 
 Solve = Callable[[Question, float], Opinion]
 ATTEMPTS = 2
@@ -27,6 +29,16 @@ ATTEMPTS = 2
 START_SECONDS = 60.0
 """How long a worker may take to start, on a machine that is busy loading models."""
 NICENESS = 10
+
+
+@contextmanager
+def second_opinions(settings: Settings) -> Iterator[SecondOpinions | None]:
+    """Second opinions as the settings want them; None if they want none."""
+    if not settings.planning.solver_seconds:
+        yield None
+        return
+    with SecondOpinions(settings.planning.solver_seconds) as found:
+        yield found
 
 
 class SecondOpinions:

@@ -200,6 +200,9 @@ class PlanningSettings(Group):
     linger_seconds: float = Field(
         0.0, ge=0, le=86400, description="How long a model stays after its booking if nobody needs its room"
     )
+    solver_seconds: float = Field(
+        5.0, ge=0, le=600, description="How long the exact solver may look at one refusal; 0: not at all"
+    )
 
 
 class ModelSettings(Group):

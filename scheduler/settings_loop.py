@@ -62,7 +62,11 @@ class ControllerSettings(Group):
         10.0, ge=2, le=300, description="After so long without a sign of its daemon the lease is free"
     )
     minimum_deployment_seconds: float = Field(
-        3600.0, gt=0, le=31_536_000, description="How long a model stays that another service asked for"
+        3600.0,
+        gt=0,
+        le=31_536_000,
+        description="How long a model serves before a higher priority may displace it, and how long one "
+        "stays that another service asked for",
     )
     api_url: str | None = Field(
         None, pattern="^https?://", description="Where deployment events are posted, if anywhere"

@@ -105,9 +105,11 @@ def run_daemon(
     # they import the planner: not for the other verbs
     from scheduler.daemon import Daemon
     from scheduler.front_process import front_for
+    from scheduler.second_opinion import second_opinions
 
     front = front_for(settings, assume=True)
-    Daemon(settings, on_first_serving=on_first_serving, console=console, front=front).run()
+    with second_opinions(settings) as solver:
+        Daemon(settings, on_first_serving=on_first_serving, console=console, front=front, solver=solver).run()
 
 
 def head_address(settings: Settings) -> tuple[str, int]:
