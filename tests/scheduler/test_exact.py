@@ -1,19 +1,13 @@
-"""Second opinions: against trying everything, and that what was found is what is done."""
+"""Second opinions: what is found, what is proven, and what becomes of opinions that are out of date."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given, seed, settings
-from hypothesis import strategies as st
 
-from scheduler.cluster.node import Cluster, Node
-from scheduler.planning.admission import Admission, Ask, Hold
-from scheduler.planning.book import WHOLE, Book, Need, Seat
+from scheduler.planning.admission import Admission, Ask
+from scheduler.planning.book import Need
 from scheduler.planning.exact import (
     Limits,
     OpinionState,
@@ -22,192 +16,20 @@ from scheduler.planning.exact import (
     solve,
 )
 from scheduler.planning.exact.asking import count_terms
-from tests.scheduler.builders import GIB, cluster, cpu, gpus
-
-SECONDS = 20.0
-HOUR = 3600.0
-
-
-def at(hour: float) -> float:
-    return (24 + hour) * HOUR
-
-
-def booked(
-    name: str,
-    gib: float,
-    start: float,
-    end: float,
-    *,
-    gpus: int | None = 1,
-    replicas: int = 1,
-    priority: int = 0,
-    model: str | None = None,
-) -> Ask:
-    """A booking; times in hours."""
-    need = Need(int(gib * GIB), gpus)
-    return Ask(name, model or name, need, replicas, at(start), at(end), priority=priority)
-
-
-def admission(*nodes: Node, now: float = -1.0) -> Admission:
-    return Admission(Book(cluster(*nodes)), at(now))
-
-
-def kept(there: Admission, ask: Ask, node: str, *, settled: bool = False) -> None:
-    """What was promised before, on a node."""
-    there.asks[ask.key] = ask
-    seat = there.book.room_on(there.book.index[node], ask.need, ask.start, ask.end)
-    assert seat is not None
-    own = frozenset({ask.key})
-    there._put(Hold(-1, ask.model, ask.need, seat, ask.start, ask.end, own, ask.priority, settled))
-    there._journal.clear()
-
-
-def places(there: Admission) -> dict[str, str]:
-    """The node of each stay, by model."""
-    return {hold.model: there.book.nodes[hold.seat.node].name for hold in there.holds.values()}
-
-
-# Trying everything
-
-
-def instants(holds: Iterable[Hold]) -> list[float]:
-    return sorted({hold.start for hold in holds})
-
-
-def overbooked(nodes: Iterable[Node], holds: Iterable[Hold]) -> bool:
-    """Whether at some instant a node has more on it than it has."""
-    held = list(holds)
-    for instant in instants(held):
-        for number, node in enumerate(nodes):
-            there = [h for h in held if h.seat.node == number and h.start <= instant < h.end]
-            lanes: dict[int, int] = {}
-            for hold in there:
-                if hold.seat.lane is not None:
-                    lanes[hold.seat.lane] = lanes.get(hold.seat.lane, 0) + hold.seat.units
-            whole = sum(hold.seat.units for hold in there if hold.seat.lane is None)
-            if any(units > WHOLE for units in lanes.values()) or whole + len(lanes) > len(node.devices):
-                return True
-    return False
-
-
-def seats(there: Admission, hold: Hold) -> Iterator[Hold]:
-    """Every way to seat a stay: on each node, and on each of as many lanes as could ever matter."""
-    fit = there.book.fit(hold.need)
-    for number, node in enumerate(there.book.nodes):
-        whole, share = int(fit.whole[number]), int(fit.share[number])
-        if whole:
-            yield replace(hold, seat=Seat(number, None, whole))
-        elif share:
-            used = {h.seat.lane for h in there.holds.values() if h.seat.node == number} - {None}
-            for lane in [*sorted(used), *(1000 + new for new in range(len(node.devices)))]:
-                yield replace(hold, seat=Seat(number, lane, share))
-
-
-def packable(there: Admission, fixed: list[Hold], rest: list[Hold]) -> bool:
-    """Whether the rest finds seats beside what is fixed, by trying all."""
-    if overbooked(there.book.nodes, fixed):
-        return False
-    return not rest or any(packable(there, [*fixed, one], rest[1:]) for one in seats(there, rest[0]))
-
-
-def by_trying(there: Admission, ask: Ask, without_weaker: bool = False) -> bool:
-    """Whether a booking finds room with everything else kept, or all but what is weaker and has not begun."""
-    holds = list(there.holds.values())
-    fixed = [hold for hold in holds if hold.settled]
-    rest = [h for h in holds if not h.settled and not (without_weaker and h.priority < ask.priority)]
-    start, own = max(ask.start, there.at), frozenset({ask.key})
-    mine = Hold(-1, ask.model, ask.need, Seat(0, None, 0), start, ask.end, own, ask.priority)
-    return packable(there, fixed, [mine] * ask.replicas + rest)
-
-
-sizes = st.sampled_from(
-    [(10.0, None), (20.0, None), (30.0, None), (35.0, 1), (50.0, None), (70.0, 1), (70.0, 2)]
+from tests.scheduler.builders import GIB, cpu, gpus
+from tests.scheduler.exact_desk import (
+    SECONDS,
+    admission,
+    as_booked,
+    at,
+    booked,
+    chain,
+    kept,
+    overbooked,
+    places,
 )
-shapes = st.lists(st.tuples(st.integers(1, 2), st.sampled_from([40.0, 80.0])), min_size=1, max_size=3)
-
-
-@st.composite
-def asks(draw: st.DrawFn, name: str) -> Ask:
-    gib, asked = draw(sizes)
-    start, hours, priority = (
-        draw(st.integers(1, 6)),
-        draw(st.integers(1, 4)),
-        draw(st.sampled_from([0, 0, 1])),
-    )
-    return booked(name, gib, start, start + hours, gpus=asked, priority=priority)
-
-
-@st.composite
-def layouts(draw: st.DrawFn) -> Admission:
-    """Stays wherever they happen to be, some of them running."""
-    nodes = [gpus(f"n{number}", *shape) for number, shape in enumerate(draw(shapes))]
-    there = admission(*nodes, now=0)
-    for number in range(draw(st.integers(2, 6))):
-        ask, node = draw(asks(f"b{number}")), draw(st.integers(0, len(nodes) - 1))
-        running = draw(st.sampled_from([False, False, False, True]))
-        if there.book.room_on(node, ask.need, ask.start, ask.end):
-            kept(there, ask, f"n{node}", settled=running)
-    return there
-
-
-@seed(20260302)
-@settings(max_examples=300, deadline=None, database=None)
-@given(layouts(), asks("asked"))
-def test_agrees_with_trying_everything(there: Admission, ask: Ask) -> None:
-    asked = question(there, ask)
-    opinion = solve(asked, SECONDS)
-    if by_trying(there, ask):
-        assert opinion.state is OpinionState.FOUND
-        before = list(there.holds.values())
-        assert follow(there, ask, opinion)
-        assert there.covered(ask) == ask.replicas
-        assert_kept(there, before)
-    elif asked.complete and not by_trying(there, ask, without_weaker=True):
-        assert opinion.state is OpinionState.PROVEN
-    else:
-        assert opinion.state is OpinionState.NOT_FOUND
-
-
-def assert_kept(there: Admission, before: Iterable[Hold]) -> None:
-    """Nothing is overbooked, what had started stands where it stood, and nothing is lost."""
-    now = list(there.holds.values())
-    assert not overbooked(there.book.nodes, now)
-    assert as_booked(there)
-    for old in before:
-        same = [hold for hold in now if hold.model == old.model and old.keys <= hold.keys]
-        assert any(hold.start <= old.start and hold.end >= old.end for hold in same)
-        if old.settled:
-            assert any(hold.seat == old.seat and hold.settled for hold in same)
-
-
-def as_booked(there: Admission) -> bool:
-    """Whether the book says what the holds do."""
-    book = there.book
-    again = Book(Cluster(nodes=book.nodes), book.edges)
-    for lane in range(book.fixed, book.lane_count):
-        again.lanes_of.setdefault(int(book._lane_node[lane]), []).append(lane)
-    again.lanes.widen(np.full(book.lanes.tree.shape[1] - book.fixed, WHOLE, dtype=np.int32))
-    again._lane_node, again.lane_count = book._lane_node, book.lane_count
-    for hold in there.holds.values():
-        again.take(hold.seat, hold.start, hold.end)
-    return all(
-        (
-            mine.tree[mine.size : mine.size + len(book.edges)]
-            == theirs.tree[theirs.size : theirs.size + len(book.edges)]
-        ).all()
-        for mine, theirs in ((book.pool, again.pool), (book.lanes, again.lanes))
-    )
-
 
 # Cases
-
-
-def chain() -> tuple[Admission, Ask]:
-    """What has to move can only move if what is there moves, too."""
-    there = admission(gpus("large", 1, 80), gpus("middle", 1, 40), gpus("small", 1, 24))
-    kept(there, booked("a", 35, 0, 4), "large")
-    kept(there, booked("b", 20, 0, 4), "middle")
-    return there, booked("c", 70, 1, 3)
 
 
 def test_finds_what_moving_one_by_one_does_not() -> None:
@@ -455,33 +277,3 @@ def test_hostile_bookings_get_an_answer(ask: Ask) -> None:
     opinion = solve(asked, 0.2)
     if opinion.state is OpinionState.FOUND:
         assert follow(there, ask, opinion)
-
-
-def of_few_models(chance: random.Random) -> list[Ask]:
-    """Bookings of few models, so that they overlap and touch each other."""
-    asks = []
-    for number in range(chance.randint(4, 8)):
-        model = chance.randint(0, 3)
-        gib, asked = [(20.0, None), (35.0, 1), (70.0, 1), (45.0, None)][model]
-        start, replicas = chance.randint(0, 5), chance.choice([1, 1, 2])
-        end = start + chance.randint(1, 4)
-        asks.append(booked(f"b{number}", gib, start, end, gpus=asked, replicas=replicas, model=f"m{model}"))
-    return asks
-
-
-def test_what_is_found_can_be_done_whatever_is_shared() -> None:
-    chance, found = random.Random(5), 0
-    for _ in range(1_000):
-        shapes = [(chance.choice([1, 2]), chance.choice([40.0, 80.0])) for _ in range(chance.randint(1, 3))]
-        there = admission(*(gpus(f"n{number}", *shape) for number, shape in enumerate(shapes)), now=0)
-        for ask in of_few_models(chance):
-            if not there.book.possible(ask.need) or there.admit(ask, settle_for_less=True)[0] == ask.replicas:
-                continue
-            opinion = solve(question(there, ask), SECONDS)
-            if opinion.state is OpinionState.FOUND:
-                found += 1
-                before = list(there.holds.values())
-                assert follow(there, ask, opinion)
-                assert there.covered(ask) == ask.replicas
-                assert_kept(there, before)
-    assert found > 10

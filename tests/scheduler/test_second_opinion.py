@@ -23,7 +23,7 @@ from scheduler.planning.exact import (
     question,
 )
 from scheduler.second_opinion import SecondOpinions
-from tests.scheduler.test_exact import chain
+from tests.scheduler.exact_desk import chain
 
 WAIT = 60.0
 
