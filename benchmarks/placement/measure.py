@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import resource
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from time import perf_counter
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -16,11 +17,15 @@ from benchmarks.placement.baselines import baseline, look_ahead
 from benchmarks.placement.check import check
 from benchmarks.placement.instance import Instance, Policy, Result, Setting
 from benchmarks.placement.ours import ours, ours_in_turn
+from benchmarks.placement.plans import plan_times
 from benchmarks.placement.rules import Rule
 from benchmarks.placement.synthetic import synthetic_week
 from benchmarks.placement.traces import openb, philly
 
 FAMILIES: dict[str, Callable[..., Instance]] = {"synthetic": synthetic_week, "openb": openb, "philly": philly}
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 OURS = "ours"
 POLICIES: dict[Setting, dict[str, Policy]] = {
@@ -80,7 +85,7 @@ def measure(instance: Instance, load: float, seed: int, setting: Setting, policy
         Overbooked: it cannot be.
         RuntimeError: the policy failed, or placed more than the bound.
     """
-    result, seconds, memory_mib = _apart(instance, setting, policy)
+    result, seconds, memory_mib = _apart(_work, instance, setting, policy)
     late = check(instance, result)[result.placed]
     weight = float(instance.weight[result.placed].sum())
     if weight > bound * (1 + 1e-9):
@@ -113,22 +118,18 @@ def measure(instance: Instance, load: float, seed: int, setting: Setting, policy
     )
 
 
-def _apart(instance: Instance, setting: Setting, policy: str) -> tuple[Result, float, float]:
+def plan_times_apart(instance: Instance) -> dict[str, float]:
+    """`plan_times` in a process of its own, with the number of bookings."""
+    return {"bookings": float(len(instance)), **_apart(plan_times, instance)}
+
+
+def _apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    worker = context.Process(target=_work, args=(there, instance, setting, policy), daemon=True)
-    worker.start()
-    there.close()
-    try:
-        answer: tuple[Result, float, float] = here.recv()
-    except EOFError:
-        worker.join()
-        raise RuntimeError(f"{policy} on {instance.name}: its process ended with {worker.exitcode}") from None
-    worker.join()
-    return answer
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(work, *args, **kwargs).result()
 
 
-def _work(pipe: Connection, instance: Instance, setting: Setting, policy: str) -> None:
+def _work(instance: Instance, setting: Setting, policy: str) -> tuple[Result, float, float]:
     run = POLICIES[setting][policy]
     # what is imported or compiled on first use is not what is measured
     run(instance.only(np.arange(min(3, len(instance))), 0.0), setting)
@@ -138,7 +139,7 @@ def _work(pipe: Connection, instance: Instance, setting: Setting, policy: str) -
     began = perf_counter()
     result = run(instance, setting)
     seconds = perf_counter() - began
-    pipe.send((result, seconds, max(_memory_mib("VmHWM") - before, 0.0)))
+    return result, seconds, max(_memory_mib("VmHWM") - before, 0.0)
 
 
 def _memory_mib(what: str) -> float:

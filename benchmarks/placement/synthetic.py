@@ -7,7 +7,6 @@ import numpy as np
 from benchmarks.placement.instance import (
     SLOT_SECONDS,
     SLOTS_PER_HOUR,
-    Bools,
     Floats,
     Instance,
     Ints,

@@ -1,0 +1,122 @@
+"""The one command: ``python -m benchmarks.placement``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.placement.bound import upper_bound
+from benchmarks.placement.instance import Setting
+from benchmarks.placement.measure import FAMILIES, POLICIES, Row, measure, plan_times_apart
+from benchmarks.placement.plot import plot
+from benchmarks.placement.report import PAGE, PLOT, Results, machine, page
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SIZES, LOADS = (10, 100, 1000), (0.7, 0.9, 1.0, 1.2)
+LARGEST = {"openb": 10, "philly": 100}
+"""There are not enough different jobs for more."""
+
+Case = tuple[str, int, float, int]
+T = TypeVar("T")
+
+
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    """What was asked for on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.placement", description=__doc__)
+    parser.add_argument("--sizes", type=_numbers(int), default=SIZES, help="nodes, such as 10,100")
+    parser.add_argument("--loads", type=_numbers(_load), default=LOADS, help="percent, such as 70,100")
+    parser.add_argument("--families", type=_numbers(str), default=tuple(FAMILIES), help=", ".join(FAMILIES))
+    parser.add_argument("--seed", type=int, default=0, help="the first seed (default: 0)")
+    parser.add_argument("--repeats", type=int, help="seeds of each case (default: more where it is small)")
+    parser.add_argument("--quick", action="store_true", help="10 nodes, one load, one seed; writes no docs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every row there, too")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing; take rows written before")
+    parser.add_argument("--docs", type=Path, metavar="DIR", help="where page and plot go (default: docs/)")
+    asked = parser.parse_args(words)
+    unknown = [name for name in asked.families if name not in FAMILIES]
+    if unknown:
+        parser.error(f"--families: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    if asked.quick:
+        asked.sizes, asked.loads, asked.repeats = asked.sizes[:1], (1.0,), 1
+    elif asked.docs is None:
+        asked.docs = DOCS
+    return asked
+
+
+def _numbers(one: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    return lambda text: tuple(one(part) for part in text.split(","))
+
+
+def _load(percent: str) -> float:
+    return float(percent) / 100
+
+
+def cases(asked: argparse.Namespace) -> Iterator[Case]:
+    """Family, nodes, load and seed of each instance."""
+    for family in asked.families:
+        for nodes in asked.sizes:
+            if nodes > LARGEST.get(family, nodes):
+                continue
+            for load in asked.loads:
+                for number in range(asked.repeats or repeats(family, nodes)):
+                    yield family, nodes, load, asked.seed + number
+
+
+def repeats(family: str, nodes: int) -> int:
+    """Small clusters differ much from week to week."""
+    few = 2 if nodes <= 100 else 1
+    return 10 if family == "synthetic" and nodes <= 10 else few
+
+
+def rows(wanted: Iterable[Case], progress: Progress) -> Iterator[Row]:
+    """Every policy on every instance, the bound first."""
+    wanted = list(wanted)
+    bar = progress.add_task("", total=sum(len(POLICIES[setting]) for setting in Setting) * len(wanted))
+    for family, nodes, load, seed in wanted:
+        for setting in Setting:
+            case = f"{family}, {nodes} nodes, load {load:.0%}, seed {seed}, {setting}"
+            progress.update(bar, description=f"{case}: bound")
+            instance = FAMILIES[family](nodes, load, seed, equal=setting is Setting.PROMISED)
+            bound = upper_bound(instance)
+            for policy in POLICIES[setting]:
+                progress.update(bar, description=f"{case}: {policy}")
+                yield measure(instance, load, seed, setting, policy, bound)
+                progress.advance(bar)
+
+
+def run(asked: argparse.Namespace) -> Results:
+    """Measure all that is asked for."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        found = tuple(rows(cases(asked), progress))
+        plans = {}
+        if "synthetic" in asked.families:
+            bar = progress.add_task("", total=len(asked.sizes))
+            for nodes in asked.sizes:
+                progress.update(bar, description=f"whole plans, {nodes} nodes")
+                plans[nodes] = plan_times_apart(FAMILIES["synthetic"](nodes, 1.0, asked.seed, equal=True))
+                progress.advance(bar)
+    return Results(command="python -m benchmarks.placement", machine=machine(), rows=found, plans=plans)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measure, print the page, and write what was asked for."""
+    asked = arguments(words)
+    results = Results.model_validate_json(asked.read.read_text()) if asked.read else run(asked)
+    if asked.json:
+        asked.json.write_text(results.model_dump_json(indent=1) + "\n")
+    text = page(results)
+    if asked.docs:
+        (asked.docs / PAGE).write_text(text)
+        plot(results.rows, asked.docs / PLOT)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
