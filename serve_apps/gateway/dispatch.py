@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 
 from serve_apps.gateway import jobs_table, replicas_table
 from serve_apps.gateway.jobs import CLEAN_SECONDS, TICK_SECONDS, Desk, clock, in_line
@@ -22,7 +23,7 @@ logger = logging.getLogger("ray.serve")
 JOBS_PER_REPLICA = 2
 """A model runs one job at a time; the next waits beside it, so that no time is lost between them."""
 ORPHAN_SECONDS = 3600.0
-"""Age after which a payload or frame that no job knows is what a killed process left."""
+"""Age after which a file that no job knows is what a killed process left."""
 
 
 class Dispatcher:
@@ -129,11 +130,16 @@ class Dispatcher:
         old = await desk.database.run(jobs_table.forget, time.time() - desk.args.result_seconds)
         await desk.store.remove(old)
         needed = await desk.database.run(jobs_table.unfinished)
-        await asyncio.to_thread(_remove_orphans, desk, needed, time.time() - ORPHAN_SECONDS)
+        orphaned = time.time() - ORPHAN_SECONDS
+        for name, before in (
+            ("payloads", orphaned),
+            ("frames", orphaned),
+            ("results", orphaned - desk.args.result_seconds),
+        ):
+            await asyncio.to_thread(_remove_orphans, desk.folder / name, needed, before)
 
 
-def _remove_orphans(desk: Desk, needed: set[str], before: float) -> None:
-    for folder in ("payloads", "frames"):
-        for path in (desk.folder / folder).iterdir():
-            if path.name not in needed and path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
+def _remove_orphans(folder: Path, needed: set[str], before: float) -> None:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in needed and path.stat().st_mtime < before:
+            path.unlink(missing_ok=True)

@@ -62,6 +62,7 @@ class Desk:
         self.woken = asyncio.Event()
         self.running: dict[str, asyncio.Task[None]] = {}
         self._stopping: set[str] = set()
+        self._ringing: set[asyncio.Task[None]] = set()
         self._shunned: dict[str, float] = {}
         self._own_folder: tempfile.TemporaryDirectory[str] | None = None
         if args.state_dir is None:
@@ -201,7 +202,9 @@ class Desk:
         self.wake()
         others = set(replicas) - {self.replica}
         if others:
-            self._ringing = asyncio.create_task(self._ring(others))
+            task = asyncio.create_task(self._ring(others))
+            self._ringing.add(task)
+            task.add_done_callback(self._ringing.discard)
 
     async def _ring(self, others: set[str]) -> None:
         for replica in others:

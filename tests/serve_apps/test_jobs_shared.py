@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -159,6 +160,29 @@ class TestRestarts:
         with gateway_on(backend, tmp_path) as (_, client):
             assert follow(client, job_id)["status"] == status
         assert left_behind(tmp_path) == []
+
+    def test_what_is_old_and_what_a_killed_process_left_is_tidied_away(
+        self, backend: FakeBackend, tmp_path: Path
+    ) -> None:
+        with gateway_on(backend, tmp_path) as (_, client):
+            old = follow(client, post_job(client).json()["id"])
+            backend.states = {"a": AppState.LOADING}
+            waiting = post_job(client).json()["id"]
+        for part in ("payloads", "frames", "results"):
+            (tmp_path / part / "left").write_bytes(b"x")
+            (tmp_path / part / "fresh").write_bytes(b"x")
+            os.utime(tmp_path / part / "left", (0, 0))
+        os.utime(tmp_path / "payloads" / waiting, (0, 0))
+        with closing(sqlite3.connect(tmp_path / JOBS_FILE)) as database:
+            database.execute("UPDATE jobs SET ended = 5 WHERE ended IS NOT NULL")
+            database.commit()
+        with gateway_on(backend, tmp_path) as (gateway, client):
+            assert client.portal is not None
+            client.portal.call(gateway.dispatcher._clean)
+            assert client.get(f"/response/{old['id']}").status_code == 404
+            assert client.get(old["data"]).status_code == 404
+        assert sorted(left_behind(tmp_path)) == sorted(["fresh", "fresh", waiting])
+        assert [path.name for path in (tmp_path / "results").iterdir()] == ["fresh"]
 
 
 class TestFairness:
