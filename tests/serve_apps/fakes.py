@@ -30,7 +30,7 @@ class FakeBackend:
     """``answer`` is what every model says, ``frames`` what every block yields.
 
     ``errors`` maps applications to what asking them raises. ``asked`` notes who was asked for what.
-    A block that is ``endless``, or whose frames are empty, runs until it is cancelled, which
+    What is ``endless``, and a block whose frames are empty, runs until it is cancelled, which
     ``cancelled`` tells; ``begun`` tells that one began.
     """
 
@@ -68,6 +68,8 @@ class FakeBackend:
             if isinstance(part, BackendError):
                 raise part
             yield part
+        if self.endless:
+            await self._until_cancelled()
 
     async def run_block(self, application: str, request: BlockRequest) -> AsyncGenerator[Frame, None]:
         self._ask(application, request)
@@ -75,10 +77,14 @@ class FakeBackend:
         for frame in self.frames:
             yield frame
         if self.endless or not self.frames:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.cancelled.set()
+            await self._until_cancelled()
+
+    async def _until_cancelled(self) -> None:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
 
     def _ask(self, application: str, request: Request) -> None:
         self.asked.append((application, request))

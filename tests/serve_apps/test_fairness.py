@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, ClassVar
 
+import httpx
 import pytest
 
+from serve_apps.contract import GatewayArgs
 from serve_apps.gateway.backend import BackendError
 from serve_apps.gateway.fairness import FairGate
+from serve_apps.gateway.http import Gateway, make_app
+from serve_apps.gateway.routing import AppState
+from tests.ray_cluster import wait_until
+from tests.serve_apps.fakes import FakeBackend
+from tests.serve_apps.front import CONFIG, Clock, served
 
 
 class Scene:
@@ -124,3 +133,45 @@ def test_who_leaves_in_the_moment_of_his_turn_gives_it_on() -> None:
         assert scene.gate.load("a") == 0
 
     run(main())
+
+
+class TestOverHttp:
+    """What OpenAI's clients are told, and that one that leaves frees its place."""
+
+    BODY: ClassVar[dict[str, object]] = {"model": "m", "prompt": "x"}
+
+    @pytest.fixture(autouse=True)
+    def one_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("serve_apps.gateway.fairness.CALLS_PER_REPLICA", 1)
+
+    def test_a_full_line_is_a_429_with_when_to_come_again(self) -> None:
+        backend = FakeBackend(states={"a": AppState.SERVING}, endless=True)
+        gateway = Gateway(GatewayArgs(queued_per_key=1), backend, now=Clock())
+        gateway.reconfigure(CONFIG)
+        body = self.BODY | {"stream": True}
+        with served(make_app(gateway)) as address, ThreadPoolExecutor(2) as pool:
+
+            def ask() -> None:
+                with suppress(httpx.ReadTimeout):
+                    httpx.post(f"{address}/v1/completions", json=body, timeout=3)
+
+            asking = [pool.submit(ask) for _ in range(2)]
+            wait_until(lambda: gateway.gate.load("a") == 2, 10, "one is inside, one waits", every=0.01)
+            answer = httpx.post(f"{address}/v1/completions", json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_requests")
+            assert int(answer.headers["retry-after"]) >= 1
+            for one in asking:
+                one.result()
+        gateway.close()
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_a_client_that_leaves_is_noticed_at_once(self, stream: bool) -> None:
+        backend = FakeBackend(states={"a": AppState.SERVING}, endless=True)
+        gateway = Gateway(GatewayArgs(), backend, now=Clock())
+        gateway.reconfigure(CONFIG)
+        with served(make_app(gateway)) as address:
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{address}/v1/completions", json=self.BODY | {"stream": stream}, timeout=0.5)
+            wait_until(backend.cancelled.is_set, 10, "the model is told", every=0.01)
+            wait_until(lambda: gateway.gate.load("a") == 0, 10, "its place is free", every=0.01)
+        gateway.close()
