@@ -331,9 +331,11 @@ def _print(asked: Asked, as_json: bool, hours: float | None = None) -> None:
 
 def _answered(found: Answer, made: Plan, as_json: bool) -> Exit:
     if as_json:
-        out.out(json.dumps(answer_json(found.verdict, found.fits, found.affected, found.command)))
+        out.out(
+            json.dumps(answer_json(found.verdict, found.fits, found.nodes, found.affected, found.command))
+        )
     else:
-        show_answer(out, found.verdict, found.fits, found.affected, made, found.command)
+        show_answer(out, found.verdict, found.fits, found.nodes, found.affected, made, found.command)
     if found.fits is None:
         return Exit.ERROR
     return Exit.NOTHING_TO_DO if found.fits else Exit.CANNOT_BE_PLACED

@@ -24,21 +24,27 @@ EXAMPLE = "Llama-70B 8xH100 tomorrow 14:00-18:00"
 class Answer:
     """What would become of a booking, and of the others because of it.
 
-    ``fits`` is None while that cannot be known. ``affected`` are the verdicts on others that would
-    change, as they would be.
+    ``fits`` is None while that cannot be known. ``nodes`` is where it would be. ``affected`` are the
+    verdicts on others that would change, as they would be.
     """
 
     booking: Reservation
     fits: bool | None
     verdict: Verdict
+    nodes: tuple[str, ...]
     affected: tuple[Verdict, ...]
 
     @property
-    def command(self) -> str:
-        """What books it."""
+    def command(self) -> str | None:
+        """What books it; where it does not fit, what books it at the first time it does, if there is one."""
+        start, end = self.booking.start, self.booking.end
+        if self.fits is False:
+            earliest = (self.verdict.refusal and self.verdict.refusal.earliest) or self.verdict.earliest
+            if earliest is None:
+                return None
+            start, end = earliest, earliest + (end - start)
         request, defaults = self.booking.request, ModelRequest(model=self.booking.request.model)
-        words = ["ndif-ray", "calendar", "book", request.model]
-        words += ["--from", _local(self.booking.start), "--to", _local(self.booking.end)]
+        words = ["ndif-ray", "calendar", "book", request.model, "--from", _local(start), "--to", _local(end)]
         for name in ("replicas", "dtype", "gpus", "accelerator", "priority", "revision", "task"):
             value = getattr(request, name)
             if value != getattr(defaults, name):
@@ -73,7 +79,9 @@ def answer(booking: Reservation, without: Plan, with_it: Plan) -> Answer:
     fits: bool | None = verdict.state in (VerdictState.PLACED, VerdictState.COMING)
     if verdict.reason.code in NOT_KNOWN_YET:
         fits = None
-    return Answer(booking, fits, verdict, tuple(_affected(without.verdicts, with_it.verdicts)))
+    promised = {stay.node for stay in with_it.promises.stays if KEY in stay.events}
+    nodes = tuple(sorted(promised | set(verdict.nodes))) if fits else ()
+    return Answer(booking, fits, verdict, nodes, tuple(_affected(without.verdicts, with_it.verdicts)))
 
 
 def _affected(before: Iterable[Verdict], after: Iterable[Verdict]) -> Iterator[Verdict]:
@@ -91,4 +99,5 @@ def _outcome(one: Verdict) -> tuple[object, ...]:
 
 
 def _local(instant: datetime) -> str:
-    return instant.astimezone().strftime("%Y-%m-%dT%H:%M")
+    local = instant.astimezone()
+    return local.strftime("%Y-%m-%dT%H:%M:%S" if local.second else "%Y-%m-%dT%H:%M")

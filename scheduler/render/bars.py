@@ -44,13 +44,30 @@ def bars(plan: Plan, until: datetime) -> tuple[Bar, ...]:
 
 def _stays(plan: Plan) -> Iterator[Bar]:
     names = {one.model.key: one.model.name for one in plan.verdicts if one.model}
-    loading = _loading(plan)
-    together = Counter((stay.model, stay.node, stay.start, stay.end) for stay in plan.promises.stays)
+    loading, begun = _loading(plan), _begun(plan)
+    together = Counter(
+        (stay.model, stay.node, begun.get((stay.model, stay.node, *stay.events), stay.start), stay.end)
+        for stay in plan.promises.stays
+    )
     for (model, node, start, end), replicas in together.items():
         begins, late = loading.get((model, node, start), (None, 0.0))
         ready = min(end, start + timedelta(seconds=late))
         label = _label(names.get(model) or _named(model), replicas)
         yield Bar(node, ready, end, label, BarKind.BOOKED, begins if begins and begins < ready else None)
+
+
+def _begun(plan: Plan) -> Mapping[tuple[str, ...], datetime]:
+    """When the stays that serve already began, by model, node and events: promises begin with their plan."""
+    starts = {one.event: one.start for one in plan.verdicts if one.start}
+    coming = {
+        (one.model.key, one.node) for one in plan.actions if one.kind is ActionKind.DEPLOY and one.model
+    }
+    found = {}
+    for stay in plan.promises.stays:
+        if stay.start <= plan.at and (stay.model, stay.node) not in coming:
+            begins = [starts[event] for event in stay.events if event in starts]
+            found[stay.model, stay.node, *stay.events] = min([stay.start, *begins])
+    return found
 
 
 def _loading(plan: Plan) -> Mapping[tuple[str, str, datetime], tuple[datetime, float]]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from scheduler.render.refusals import around, lateness, node_lines
-from scheduler.render.sentences import moment, sentence
+from scheduler.render.sentences import listed, moment, sentence
 from scheduler.types import Plan, Verdict, VerdictState
 
 
@@ -17,14 +17,15 @@ def show_answer(
     console: Console,
     verdict: Verdict,
     fits: bool | None,
+    nodes: tuple[str, ...],
     affected: tuple[Verdict, ...],
     plan: Plan,
-    command: str,
+    command: str | None,
     zone: tzinfo | None = None,
 ) -> None:
     """Print the answer first, then where or why not, then what it would do to others."""
     at = plan.at
-    console.print(_headline(verdict, fits, at, zone))
+    console.print(_headline(verdict, fits, nodes, at, zone))
     if fits and verdict.late_seconds > 0:
         console.print(f"    It {escape(lateness(verdict, plan.upcoming, at, zone))}.")
     elif fits and verdict.ready_by:
@@ -42,15 +43,21 @@ def show_answer(
         )
     if fits and not affected:
         console.print("    No other booking is affected.")
-    console.print(f"[dim]Nothing was booked. This books it: {escape(command)}[/]")
+    books = f" This books it{'' if fits else ' when it fits'}: {escape(command)}" if command else ""
+    console.print(f"[dim]Nothing was booked.{books}[/]")
 
 
 def answer_json(
-    verdict: Verdict, fits: bool | None, affected: tuple[Verdict, ...], command: str
+    verdict: Verdict,
+    fits: bool | None,
+    nodes: tuple[str, ...],
+    affected: tuple[Verdict, ...],
+    command: str | None,
 ) -> dict[str, Any]:
     """The same as data; ``fits`` is null while that is not known."""
     return {
         "fits": fits,
+        "nodes": list(nodes),
         "words": sentence(verdict.reason),
         "verdict": verdict.model_dump(mode="json"),
         "affected": [one.model_dump(mode="json") for one in affected],
@@ -58,12 +65,14 @@ def answer_json(
     }
 
 
-def _headline(verdict: Verdict, fits: bool | None, at: datetime, zone: tzinfo | None) -> str:
+def _headline(
+    verdict: Verdict, fits: bool | None, nodes: tuple[str, ...], at: datetime, zone: tzinfo | None
+) -> str:
     what = f"“{escape(verdict.title)}”[/] {_window(verdict, at, zone)}"
     if fits is None:
         return f"[yellow]Not known yet: {what}: {escape(sentence(verdict.reason))}."
     if fits:
-        where = f" on {', '.join(verdict.nodes)}" if verdict.nodes else ""
+        where = f" on {listed(nodes)}" if nodes else ""
         return f"[green]It fits: {what}{escape(where)}."
     return f"[yellow]It does not fit: {what}: {escape(sentence(verdict.reason))}."
 

@@ -374,6 +374,7 @@ def test_plans_obey_the_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(plan_schema())
     written = json.loads((ROOT / f"tests/scheduler/golden/{name}.json").read_text())
     jsonschema.validate(written, plan_schema())
+    jsonschema.validate(written | {"something_new": 1}, plan_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(written | {"version": PLAN_VERSION + 1}, plan_schema())
     assert eventful_plan().version == PLAN_VERSION
