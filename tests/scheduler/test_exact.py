@@ -72,11 +72,22 @@ def test_a_proof_names_the_instant_at_which_it_is_full() -> None:
     assert (opinion.state, opinion.full_at) == (OpinionState.PROVEN, at(5))
 
 
-def test_two_large_ones_do_not_share_one_large_node() -> None:
-    """Counted in GPUs there is enough; counted in nodes there is not."""
-    there = admission(gpus("large", 4, 80), gpus("a", 2, 80), gpus("b", 2, 80), gpus("c", 2, 80))
-    kept(there, booked("first", 300, 0, 4, gpus=4), "large")
-    assert question(there, booked("second", 230, 1, 2, gpus=3)).full_at == at(1)
+def test_a_proof_counts_by_node_where_by_gpus_there_is_enough() -> None:
+    there = admission(gpus("one", 5, 80), gpus("two", 5, 80))
+    kept(there, booked("a", 200, 0, 4, gpus=3), "one")
+    kept(there, booked("b", 200, 0, 4, gpus=3), "two")
+    assert question(there, booked("c", 200, 1, 2, gpus=3)).full_at == at(1)
+
+
+def test_nothing_is_proven_by_what_is_out_of_reach() -> None:
+    there = admission(gpus("large", 1, 80), gpus("middle", 1, 40), gpus("small", 1, 24))
+    kept(there, booked("a", 35, 2, 12), "large")
+    kept(there, booked("b", 20, 10, 14), "middle")
+    ask = booked("c", 70, 1, 3)
+    near = question(there, ask, limits=Limits(reach_seconds=0))
+    assert (len(near.pieces), near.complete) == (2, True)
+    assert solve(near, SECONDS).state is OpinionState.NOT_FOUND
+    assert solve(question(there, ask), SECONDS).state is OpinionState.FOUND
 
 
 def never_full() -> tuple[Admission, Ask]:
@@ -182,7 +193,7 @@ def snapshot(there: Admission) -> tuple[object, ...]:
     return dict(there.holds), dict(there.asks), list(there._journal)
 
 
-@pytest.mark.parametrize("what", ["moved", "started", "gone", "taken", "edited", "node lost"])
+@pytest.mark.parametrize("what", ["moved", "started", "gone", "taken", "edited", "node lost", "cordoned"])
 def test_an_opinion_that_is_out_of_date_does_no_harm(what: str) -> None:
     there, ask = chain()
     opinion = solve(question(there, ask), SECONDS)
@@ -199,7 +210,8 @@ def test_an_opinion_that_is_out_of_date_does_no_harm(what: str) -> None:
     elif what == "edited":
         ask = replace(ask, end=at(2))
     else:
-        there = admission(gpus("large", 1, 80), gpus("middle", 1, 40))
+        nodes = [node for node in there.book.nodes if (what, node.name) != ("node lost", "small")]
+        there = admission(*(node.model_copy(update={"cordoned": node.name == "small"}) for node in nodes))
         kept(there, booked("a", 35, 0, 4), "large")
         kept(there, booked("b", 20, 0, 4), "middle")
     before = snapshot(there)

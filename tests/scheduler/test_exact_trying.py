@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.planning.admission import Admission, Ask, Hold
 from scheduler.planning.book import Seat
-from scheduler.planning.exact import OpinionState, follow, question, solve
+from scheduler.planning.exact import Limits, OpinionState, follow, question, solve
 from tests.scheduler.builders import gpus
 from tests.scheduler.exact_desk import SECONDS, admission, assert_kept, booked, kept, overbooked
 
@@ -92,6 +92,19 @@ def test_agrees_with_trying_everything(there: Admission, ask: Ask) -> None:
         assert opinion.state is OpinionState.PROVEN
     else:
         assert opinion.state is OpinionState.NOT_FOUND
+
+
+@seed(20260303)
+@settings(max_examples=200, deadline=None, database=None)
+@given(layouts(), asks("asked"), st.sampled_from([0.0, 3600.0, 7200.0]))
+def test_what_is_too_far_to_be_looked_at_proves_nothing(there: Admission, ask: Ask, reach: float) -> None:
+    opinion = solve(question(there, ask, limits=Limits(reach_seconds=reach)), SECONDS)
+    if opinion.state is OpinionState.FOUND:
+        before = list(there.holds.values())
+        assert follow(there, ask, opinion)
+        assert_kept(there, before)
+    elif opinion.state is OpinionState.PROVEN:
+        assert not by_trying(there, ask, without_weaker=True)
 
 
 def of_few_models(chance: random.Random) -> list[Ask]:

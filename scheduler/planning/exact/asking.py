@@ -157,11 +157,11 @@ class _Scope:
             self.edges = np.array(self.book.edges[self.first : self.last])
             left = [self._left(node) for node in self.nodes]
             pieces = [self._of_hold(hold, left) for hold in self.movable]
-            stuck = [bool(piece.options) for piece in pieces]
-            if all(stuck):
+            stays = [any(not option.far for option in piece.options) for piece in pieces]
+            if all(stays):
                 break
             # it is where by the book there is no room: it stays there, whatever becomes of it
-            self.movable = [hold for hold, movable in zip(self.movable, stuck, strict=True) if movable]
+            self.movable = [hold for hold, may in zip(self.movable, stays, strict=True) if may]
             capped = True
         pieces += self._of_ask(left)
         complete = not capped and self.plain and self._sees_all()
@@ -255,23 +255,17 @@ class _Scope:
         self, need: Need, start: float, end: float, left: list[_Left], home: int | None = None
     ) -> tuple[Option, ...]:
         """Where a piece could be if nothing else moved there."""
-        fit, slots = self.book.fit(need), slice(*self._slots(start, end))
+        fit = self.book.fit(need)
+        slots = self._slots(start, end)
+        near = self._slots(max(start, self.core[0]), min(end, self.core[1]))
         options = []
         for room, (node, there) in enumerate(zip(self.nodes, left, strict=True)):
             whole, share = int(fit.whole[node]), int(fit.share[node])
             if self.book.nodes[node].closed and node != home:
                 continue
-            pool = there.pool[slots]
-            if whole and pool.min() >= whole:
-                options.append(Option(room, whole, shared=False))
-            elif share and (
-                pool.min() > 0
-                or any(
-                    free[slots].min() >= share and (drawn[slots] | (pool > 0)).all()
-                    for free, drawn in zip(there.free, there.drawn, strict=True)
-                )
-            ):
-                options.append(Option(room, share, shared=True))
+            if _has_room(there, whole, share, slice(*near)):
+                far = not _has_room(there, whole, share, slice(*slots))
+                options.append(Option(room, whole or share, not whole, far))
         return tuple(options)
 
     def _able(self, need: Need) -> Iterable[int]:
@@ -361,6 +355,17 @@ class _Scope:
         instant = float(self.book.edges[self.first + slot])
         core = self.core[0] <= instant < self.core[1]
         return Row(instant, core, active, kind[0], tuple(None if free < 0 else free for free in kind[1:]))
+
+
+def _has_room(there: _Left, whole: int, share: int, slots: slice) -> bool:
+    """Whether a piece could be on a node during some slots if nothing else moved there."""
+    pool = there.pool[slots]
+    if whole or not share:
+        return whole > 0 and int(pool.min(initial=whole)) >= whole
+    return int(pool.min(initial=1)) > 0 or any(
+        int(free[slots].min(initial=share)) >= share and bool((drawn[slots] | (pool > 0)).all())
+        for free, drawn in zip(there.free, there.drawn, strict=True)
+    )
 
 
 def _add(rows: list[Row], row: Row) -> None:

@@ -102,19 +102,22 @@ class _Model:
         self.model = cp_model.CpModel()
         self.question = question
         self.impossible = False
-        self._uses = {number: self._seats(number) for number in sorted(numbers)}
+        self._uses = {number: self._seats(number, far=only_core) for number in sorted(numbers)}
         rows = 0
         for index, room in enumerate(question.rooms):
             for row in room.rows:
                 if row.core or not only_core:
                     self._keep_to(index, room, row)
                     rows += 1
-        self.size = (len(numbers), rows)
+        ways = sum(len(uses.by_room) for uses in self._uses.values())
+        self.size = (len(numbers), ways, rows)
 
-    def _seats(self, number: int) -> _Uses:
+    def _seats(self, number: int, far: bool) -> _Uses:
         """Exactly one seat of those there are."""
         uses = _Uses()
         for option in self.question.pieces[number].options:
+            if option.far and not far:
+                continue
             seats = [(option.room, lane) for lane in self._lanes(number, option)]
             uses.by_room[option.room] = [
                 _Use(seat, option.units, self.model.new_bool_var(f"{number}@{seat}")) for seat in seats

@@ -56,11 +56,15 @@ class LaneName:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A room a piece may be in: by its number, and what it takes there."""
+    """A room a piece may be in: by its number, and what it takes there.
+
+    ``far``: only if something moved that is too far from the window to be looked at.
+    """
 
     room: int
     units: int
     shared: bool
+    far: bool = False
 
     @property
     def gpus(self) -> float:
