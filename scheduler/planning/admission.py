@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from calendars.reservation import MAX_PRIORITY
-from scheduler.planning.book import Book, Need, Seat, units_on
+from scheduler.planning.book import Book, Need, Seat
 
 MOVE_ATTEMPTS = 24
 """Nodes that are tried to be cleared for one replica; bounds the work of a verdict."""
@@ -178,37 +178,29 @@ class Admission:
     def restore(
         self,
         model: str,
-        needs: Sequence[Need],
+        need: Need,
         number: int,
-        keys: Iterable[str],
+        keys: frozenset[str],
         start: float,
         end: float,
         *,
-        runs: bool,
-        as_it_is: tuple[int, int] | None = None,
+        runs: bool = False,
+        squeeze: bool = False,
         kept_until: float = 0.0,
     ) -> bool:
-        """Hold what was promised before, if it is still free.
+        """Hold what was promised before on a node, if there is room, or ``squeeze`` it in.
 
-        What ``runs`` and need not change is there, even if by the book there is no room for it.
-
-        Args:
-            needs: those of its bookings, the strongest claim first.
-            number: of the node.
-            as_it_is: what it takes there now, as ``units_on`` has it.
+        ``runs``: it is not to be moved any more.
         """
-        need = needs[0]
-        for other in needs[1:]:
-            need = _for_either(need, other) or need
-        start, among = max(start, self.at), frozenset(keys)
+        start = max(start, self.at)
         seat = self.book.room_on(number, need, start, end)
-        if seat is None and runs and as_it_is == units_on(self.book.nodes[number], need):
+        if seat is None and squeeze:
             seat = self.book.squeeze(number, need, start, end)
         if seat is None:
             return False
-        priority = max(self.asks[key].priority for key in among)
+        priority = max(self.asks[key].priority for key in keys)
         settled = runs or start <= self.at
-        self._put(Hold(-1, model, need, seat, start, end, among, priority, settled, kept_until))
+        self._put(Hold(-1, model, need, seat, start, end, keys, priority, settled, kept_until))
         self._journal.clear()
         return True
 
@@ -466,6 +458,14 @@ def _wanted(ask: Ask, need: Need, start: float, end: float, settled: bool = Fals
     """A hold that has no seat yet."""
     nowhere, keys = Seat(0, None, 0), frozenset({ask.key})
     return Hold(-1, ask.model, need, nowhere, start, end, keys, ask.priority, settled)
+
+
+def for_all(needs: Iterable[Need]) -> Need:
+    """What is enough for all; of needs that exclude each other, for the first."""
+    first, *others = needs
+    for other in others:
+        first = _for_either(first, other) or first
+    return first
 
 
 def _for_either(one: Need, other: Need) -> Need | None:
