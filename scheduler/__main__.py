@@ -19,7 +19,8 @@ from scheduler.errors import OperatorError
 from scheduler.front_process import front_for
 from scheduler.history_commands import history
 from scheduler.keys_commands import keys
-from scheduler.planning_commands import Exit, apply, plan, read_settings
+from scheduler.plan_desk import read_settings
+from scheduler.planning_commands import Exit, apply, plan
 from scheduler.render.settings import rows, settings_markdown
 from scheduler.state_lock import StateLock
 from scheduler.status_command import status

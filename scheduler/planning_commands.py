@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -20,8 +15,7 @@ from rich.markup import escape
 from scheduler.controller import Controller, Stale
 from scheduler.decisions import Difference, differences
 from scheduler.errors import OperatorError
-from scheduler.logutil.logger import set_up_logging
-from scheduler.moments import SystemZone, parse_moment
+from scheduler.plan_desk import LONGEST_HORIZON_DAYS, Asked, Planner, Question, ask, planner, read_settings
 from scheduler.progress import Follower, Step, settled
 from scheduler.render.differences import differences_json, show_differences
 from scheduler.render.operation import show_orders
@@ -31,16 +25,12 @@ from scheduler.render.text import progress_line, show_plan
 from scheduler.render.timeline import show_timeline
 from scheduler.render.what_if import answer_json, show_answer
 from scheduler.saved_plans import read_plan, write_plan
-from scheduler.settings import Settings, load_settings
 from scheduler.state_lock import StateLock
-from scheduler.store.orders import Order
-from scheduler.types import DeploymentStatus, Observed, Plan
-from scheduler.what_if import Answer, answer, booking_from, reading_of
+from scheduler.types import DeploymentStatus, Plan
+from scheduler.what_if import Answer
 
 FOLLOW_SECONDS = 1.0
 MAX_TRIES = 3
-LONGEST_HORIZON_DAYS = 366
-NODES_LISTED = 20
 
 
 class Exit(IntEnum):
@@ -57,21 +47,6 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, not text.")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What ``plan`` is asked, apart from how the answer is shown."""
-
-    at: str | None = None
-    horizon_days: float | None = None
-    without_nodes: tuple[str, ...] = ()
-    what_if: str | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is about the present as it is."""
-        return self == Question()
 
 
 @click.command()
@@ -91,6 +66,7 @@ class Question:
     help="As if this node were gone; repeatable.",
 )
 @click.option("--what-if", metavar="BOOKING", help="Would this booking fit, where, when? Books nothing.")
+@click.option("--quick", is_flag=True, help="Do not wait for the exact solver's opinion of refusals.")
 @click.option("--timeline", is_flag=True, help="Draw the next hours: a row per node, a bar per booking.")
 @click.option(
     "--hours",
@@ -152,9 +128,9 @@ def plan(
             "--out keeps plans that can be applied, so it goes with the present only: leave --at, --horizon, "
             "--without-node and --what-if out, or keep what --json prints."
         )
-    asking = _ask(question)
+    asking = ask(question)
     if asking.answer:
-        return _answered(asking.answer, asking.plan, as_json)
+        return _answered(asking.answer, asking, as_json)
     if file:
         file = (folder or Path()) / file
         write_plan(asking.plan, file)
@@ -198,122 +174,16 @@ def apply(folder: Path | None, /, file: Path | None, wait: bool, timeout: float,
     """
     file = (folder or Path()) / file if file else None
     then = read_plan(file) if file else None
-    with controller() as ours, StateLock(ours.settings):
-        made, changed = _apply(ours, then)
+    with planner(read_settings()) as desk, StateLock(desk.controller.settings):
+        made, changed = _apply(desk, then)
         if changed:
             _refuse(changed, file, then, as_json)
             return Exit.DECISIONS_CHANGED
         _print(Asked(made), as_json)
-        failed = _follow(ours, timeout) if wait else False
+        failed = _follow(desk.controller, timeout) if wait else False
     if failed:
         return Exit.ERROR
     return Exit.CANNOT_BE_PLACED if made.refused else Exit.NOTHING_TO_DO
-
-
-# What other commands use, too
-
-
-def read_settings(address: str | None = None, horizon_days: float | None = None) -> Settings:
-    """The settings, with what the command line says about them; logging is set up by them."""
-    overrides: dict[str, Any] = {}
-    if address:
-        overrides["ray"] = {"address": address}
-    if horizon_days:
-        overrides["calendar"] = {"horizon_days": horizon_days}
-    settings = load_settings(**overrides)
-    set_up_logging(settings.log.level)
-    return settings
-
-
-@contextmanager
-def controller(settings: Settings | None = None) -> Iterator[Controller]:
-    """A controller from the settings, closed on the way out."""
-    made = Controller(settings or read_settings())
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-def plan_now(ours: Controller) -> Plan:
-    """Read the calendars, observe, and plan for the present."""
-    now = datetime.now(UTC)
-    ours.bookings.refresh(now)
-    observed, _ = ours.observe()
-    return ours.plan(now, observed)
-
-
-# Asking
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The plan that answers a question, what was supposed for it, and what the operator ordered.
-
-    ``held`` tells why the plan is not that of the last reading, where it is not.
-    """
-
-    plan: Plan
-    supposing: tuple[str, ...] = ()
-    answer: Answer | None = None
-    orders: tuple[Order, ...] = ()
-    held: str | None = None
-
-
-def _ask(question: Question) -> Asked:
-    now = datetime.now(UTC)
-    local = now.astimezone(SystemZone())
-    at = parse_moment(question.at, local) if question.at else now
-    supposing = []
-    if question.at:
-        supposing.append(f"it is {at.astimezone():%a %d %b %H:%M} and nothing runs but what does now")
-    booking = booking_from(question.what_if, local) if question.what_if else None
-    settings = read_settings(horizon_days=question.horizon_days)
-    if booking and question.horizon_days is None:
-        settings = _reaching(settings, booking.end - at)
-    with controller(settings) as ours:
-        ours.bookings.refresh(now, at)
-        observed, _ = ours.observe()
-        for name in dict.fromkeys(question.without_nodes):
-            observed = _without(observed, name)
-            supposing.append(f"{name} is gone")
-        made = ours.plan(at, observed, now)
-        if booking is None:
-            orders = tuple(one for one in ours.orders.orders if one.holds(at))
-            held = ours.held.words if ours.held else None
-            return Asked(made, tuple(supposing), orders=orders, held=held)
-        if booking.end <= at:
-            raise OperatorError(
-                "The booking of --what-if is over at the time of --at.", "Choose a later one."
-            )
-        with_it = ours.plan(at, observed, now, also=(reading_of(booking),))
-        return Asked(with_it, tuple(supposing), answer(booking, made, with_it))
-
-
-def _reaching(settings: Settings, ahead: timedelta) -> Settings:
-    """The same settings with a horizon behind the end of a booking: others near it must be known."""
-    days = math.ceil(ahead / timedelta(days=1)) + 1
-    if days <= settings.calendar.horizon_days:
-        return settings
-    if days > LONGEST_HORIZON_DAYS:
-        raise OperatorError(
-            f"The booking of --what-if ends {days - 1} days ahead; calendars are read for a year at most.",
-            "Choose an earlier one.",
-        )
-    return read_settings(horizon_days=days)
-
-
-def _without(observed: Observed, name: str) -> Observed:
-    if observed.cluster.named(name) is None:
-        names = [node.name for node in observed.cluster.nodes]
-        listed = ", ".join(names[:NODES_LISTED]) + (
-            f" and {len(names) - NODES_LISTED} more" if len(names) > NODES_LISTED else ""
-        )
-        raise OperatorError(
-            f"--without-node is “{name}”, and no node is called that.",
-            f"The nodes are: {listed}." if names else "The cluster has no nodes.",
-        )
-    return observed.model_copy(update={"cluster": observed.cluster.without(name)})
 
 
 def _print(asked: Asked, as_json: bool, hours: float | None = None) -> None:
@@ -329,13 +199,16 @@ def _print(asked: Asked, as_json: bool, hours: float | None = None) -> None:
         show_plan(out, asked.plan, supposing=asked.supposing)
 
 
-def _answered(found: Answer, made: Plan, as_json: bool) -> Exit:
+def _answered(found: Answer, asked: Asked, as_json: bool) -> Exit:
     if as_json:
         out.out(
             json.dumps(answer_json(found.verdict, found.fits, found.nodes, found.affected, found.command))
         )
     else:
-        show_answer(out, found.verdict, found.fits, found.nodes, found.affected, made, found.command)
+        if asked.supposing:
+            out.print(f"Supposing that {escape(' and '.join(asked.supposing))}:")
+        about = (found.verdict, found.fits, found.nodes, found.affected)
+        show_answer(out, *about, asked.plan, found.command)
     if found.fits is None:
         return Exit.ERROR
     return Exit.NOTHING_TO_DO if found.fits else Exit.CANNOT_BE_PLACED
@@ -344,16 +217,17 @@ def _answered(found: Answer, made: Plan, as_json: bool) -> Exit:
 # Doing
 
 
-def _apply(ours: Controller, then: Plan | None) -> tuple[Plan, tuple[Difference, ...]]:
+def _apply(desk: Planner, then: Plan | None) -> tuple[Plan, tuple[Difference, ...]]:
     """Plan and carry it out, unless its decisions differ from those of an earlier plan."""
     for _ in range(MAX_TRIES):
-        made = plan_now(ours)
+        made = desk.plan_now()
         changed = differences(then, made) if then else ()
         if changed:
             return made, changed
         try:
+            desk.controller.keep_promises(made)  # before it is acted on, as the daemon does
             if made.actions:
-                ours.apply(made)
+                desk.controller.apply(made)
         except Stale:
             continue
         return made, ()

@@ -62,6 +62,7 @@ class Serve:
 def there(home: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """Two nodes with two GPUs each, without Ray."""
     (home / "models.yml").write_text(CATALOG)
+    monkeypatch.setenv("NDIF_PLANNING__SOLVER_SECONDS", "0")
     made = Cluster()
     monkeypatch.setattr(Controller, "observe", lambda _: (made.observed, Serve()))
     monkeypatch.setattr(Controller, "apply", lambda _, plan: made.apply(plan))
@@ -196,6 +197,23 @@ def test_what_if_it_does_not_fit(cli: Cli, home: Path) -> None:
     assert cli("plan", "--what-if", "Small +6h for 2h").code == 0
 
 
+def test_refusals_are_proven_unless_it_shall_be_quick(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NDIF_PLANNING__SOLVER_SECONDS", "5")
+    book(home, ("Large", -1, 5, "gpus: 2\\nreplicas: 2"), ("Small", 1, 2, ""))
+    assert "    Proven: " in cli("plan").out
+    assert "    As bookings are laid out now" in cli("plan", "--quick").out
+    assert "    Proven: " in cli("plan", "--what-if", "Small, gpus: 2 +2h for 1h").out
+
+
+def test_what_if_goes_with_other_suppositions(cli: Cli, home: Path) -> None:
+    book(home)
+    asked = cli("plan", "--without-node", "gpu-a", "--what-if", "Small now for 2h")
+    assert asked.out.startswith("Supposing that gpu-a is gone:\nIt fits: “Small” ")
+    assert " on gpu-b." in asked.out
+
+
 def test_what_if_tells_whom_a_stronger_booking_would_displace(cli: Cli, home: Path) -> None:
     book(home, ("Large", -1, 5, "gpus: 2\\nreplicas: 2"))
     asked = cli("plan", "--what-if", "Small, priority: 5 now for 2h")
@@ -256,6 +274,14 @@ def test_a_saved_plan_is_not_applied_when_decisions_changed(cli: Cli, home: Path
     as_data = cli("apply", "plan.json", "--json")
     assert (as_data.code, as_data.json["applied"]) == (4, False)
     assert (len(as_data.json["then"]), len(as_data.json["now"])) == (1, 1)
+
+
+def test_what_was_applied_is_promised(cli: Cli, home: Path) -> None:
+    book(home, ("Small", -1, 5, ""))
+    cli("plan", "--out", "plan.json")
+    assert not (home / "var/promises.json").exists(), "looking promises nothing"
+    assert cli("apply", "plan.json", "--no-wait").code == 0
+    assert json.loads((home / "var/promises.json").read_text())["stays"]
 
 
 def test_decisions_are_looked_at_again_after_somebody_else_was_faster(
