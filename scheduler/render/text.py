@@ -24,6 +24,8 @@ SYMBOLS = {
     ActionKind.ROUTE: ("~", "yellow"),
 }
 UPCOMING_SHOWN = 10
+REFUSED_SHOWN = 50
+KEPT_SHOWN = 50
 
 
 def summary(plan: Plan) -> str:
@@ -69,9 +71,11 @@ def show_plan(
     console.print(f"[{'yellow' if troubled else 'bold'}]{escape(summary(plan))}[/]")
     for action in plan.actions:
         _action(console, action, plan, zone)
-    for verdict in plan.refused:
+    for verdict in plan.refused[:REFUSED_SHOWN]:
         _refused(console, verdict, plan, zone)
-    for verdict in late(plan):
+    if (more := len(plan.refused) - REFUSED_SHOWN) > 0:
+        console.print(f"! and {more} more that cannot be met; --json has them")
+    for verdict in late(plan)[:REFUSED_SHOWN]:
         where = f"on {', '.join(verdict.nodes)} " if verdict.nodes else ""
         said = f"{where}{lateness(verdict, plan.upcoming, plan.at, zone)}"
         when = _window(verdict, plan, zone)
@@ -158,13 +162,15 @@ def _window(verdict: Verdict, plan: Plan, zone: tzinfo | None) -> str:
 
 def _kept(console: Console, plan: Plan, zone: tzinfo | None) -> None:
     changed = {(a.model.key, a.node) for a in plan.actions if a.model}
-    for placement in plan.placements:
-        if placement.identity not in changed:
-            until = moment(placement.target.until, plan.at, zone)
-            name, node = escape(placement.target.model.name), escape(placement.node)
-            lingers = placement.reason.code is ReasonCode.LINGERS
-            note = f" at most: {escape(sentence(placement.reason))}" if lingers else ""
-            console.print(f"[dim]  {name} stays on {node} until {until}{note}[/]")
+    kept = [placement for placement in plan.placements if placement.identity not in changed]
+    for placement in kept[:KEPT_SHOWN]:
+        until = moment(placement.target.until, plan.at, zone)
+        name, node = escape(placement.target.model.name), escape(placement.node)
+        lingers = placement.reason.code is ReasonCode.LINGERS
+        note = f" at most: {escape(sentence(placement.reason))}" if lingers else ""
+        console.print(f"[dim]  {name} stays on {node} until {until}{note}[/]")
+    if len(kept) > KEPT_SHOWN:
+        console.print(f"[dim]  and {len(kept) - KEPT_SHOWN} more stay where they are[/]")
 
 
 def _coming(console: Console, plan: Plan, zone: tzinfo | None) -> None:

@@ -109,6 +109,19 @@ def test_removals_come_first_and_drift_stands_apart() -> None:
     assert symbols == ["-", "+", "!", "!", "!", "!", "!", "#", "!"]
 
 
+def test_a_plan_of_a_thousand_refusals_is_not_a_thousand_paragraphs() -> None:
+    plan = eventful_plan()
+    (huge,) = (one for one in plan.verdicts if one.title == "huge")
+    late = next(one for one in plan.verdicts if one.late_seconds)
+    many = plan.model_copy(
+        update={"verdicts": (huge,) * 1000 + (late,) * 1000, "placements": plan.placements * 1000}
+    )
+    lines = text(many).splitlines()
+    assert lines[0].startswith("1 to take down, 1 to deploy; 1000 bookings cannot be met, 1000 will be late")
+    assert "! and 950 more that cannot be met; --json has them" in lines
+    assert len(lines) < 900
+
+
 SECRETS = {
     "of the Hub": ("401 for hf_abcdefghijklmnopqrstuvwxyz0123", "hf_abc"),
     "in an address": ("GET https://bob:pw123@hub.example.org/x", "pw123"),
