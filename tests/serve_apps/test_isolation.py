@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,6 +172,33 @@ def test_an_attached_module_is_gone(replica: Any, client_model: Any) -> None:
     run_block(replica, captured.payload)
     assert "adapter" not in replica._model._module.model.layers[0]._modules
     assert set(replica._model.interleaver.envoys) == known
+
+
+def test_an_adapter_is_there_for_its_block_alone(replica: Any, client_model: Any, tmp_path: Path) -> None:
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tests.tiny_model import TINY_REPO_ID
+
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(TINY_REPO_ID),
+        peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False),
+    ).eval()
+    adapted.save_pretrained(tmp_path)
+    before = logits(replica, client_model)
+    captured = Captured()
+    with client_model.trace("Hello", backend=captured):
+        logits_ = client_model.lm_head.output.save()
+    last = run_with(replica, captured.payload, env={"peft": str(tmp_path)})[-1]
+    assert last.kind is FrameKind.RESULT, last.data.decode()
+    with torch.no_grad():
+        expected = adapted(**client_model.tokenizer("Hello", return_tensors="pt")).logits
+    assert torch.allclose(loaded(last)["logits_"], expected, atol=1e-5)
+    assert not torch.allclose(expected, before, atol=1e-3)
+    assert (logits(replica, client_model) == before).all()
+    assert isinstance(asyncio.run(replica.complete(GenerationRequest(prompt="a", max_tokens=1))), Chunk)
 
 
 def test_gradients_are_gone(replica: Any, client_model: Any) -> None:
