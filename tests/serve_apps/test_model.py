@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from serve_apps.messages import Chunk, Frame, FrameKind, GenerationRequest, Refusal
+from serve_apps.messages import BlockRequest, Chunk, Frame, FrameKind, GenerationRequest, Refusal
 from serve_apps.model.loading import cached_snapshot, choose_device
 from tests.serve_apps.blocks import Captured, loaded, run_block
 from tests.tiny_model import TINY_CONTEXT, TINY_REPO_ID, TINY_SNAPSHOT, write_tiny_model
@@ -184,6 +184,44 @@ class TestBlocks:
         assert last.kind is FrameKind.ERROR
         assert "hidden.nonsense" in text and "test_model.py" in text and "AttributeError" in text
         assert "executor.py" not in text
+
+    def test_a_block_runs_between_the_steps_of_long_texts(self, replica: Any, client_model: Any) -> None:
+        captured = Captured()
+        with client_model.trace("Hello", backend=captured):
+            hidden = client_model.model.layers[1].output.save()
+        block = BlockRequest(job_id="j", payload=captured.payload, compress=True)
+        request = GenerationRequest(prompt="a", max_tokens=240, temperature=0, logit_bias=((0, -100.0),))
+
+        async def both() -> tuple[list[str], str]:
+            ends: list[str] = []
+            begun = asyncio.Event()
+
+            async def text() -> str:
+                said = ""
+                async with aclosing(replica.stream(request)) as parts:
+                    async for part in parts:
+                        said += part.text
+                        begun.set()
+                ends.append("text")
+                return said
+
+            async def trace() -> None:
+                await begun.wait()
+                async with aclosing(replica.run_block(block)) as frames:
+                    kinds = [frame.kind async for frame in frames]
+                assert kinds[-1] is FrameKind.RESULT
+                ends.append("trace")
+
+            texts = [asyncio.create_task(text()) for _ in range(3)]
+            await asyncio.gather(trace(), trace())
+            said = {await one for one in texts}
+            assert len(said) == 1
+            return ends, said.pop()
+
+        ends, said = asyncio.run(both())
+        # the texts went on around the blocks, and said what they say alone
+        assert ends[:2] == ["trace", "trace"]
+        assert said == greedy(replica, prompt="a", max_tokens=240, logit_bias=((0, -100.0),)).text
 
     @pytest.mark.parametrize("payload", [b"", b"junk", b"\x28\xb5\x2f\xfd"])
     def test_a_payload_that_is_none_is_an_error(self, replica: Any, payload: bytes) -> None:
