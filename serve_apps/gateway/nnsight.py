@@ -7,6 +7,7 @@ import json
 import sys
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
@@ -18,6 +19,7 @@ from serve_apps.gateway.routing import AppState, Statuses, state_of
 if TYPE_CHECKING:
     from serve_apps.gateway.http import Gateway
 
+RAYS_OWN = "thirdparty_files"
 STATES = {
     AppState.SERVING: "RUNNING",
     AppState.LOADING: "DEPLOYING",
@@ -81,7 +83,8 @@ def _deployments(route: Route, statuses: Statuses) -> dict[str, Any]:
 def installed_packages() -> dict[str, str]:
     """Versions by import name, or by its own name what imports nothing: as nnsight's ``compare()`` has them.
 
-    Where several packages share an import name the last one listed counts, there as here.
+    Where several packages share an import name the last one listed counts, there as here. What Ray
+    ships inside itself is Ray's business.
     """
     imports: dict[str, list[str]] = {}
     for import_name, packages in metadata.packages_distributions().items():
@@ -90,5 +93,6 @@ def installed_packages() -> dict[str, str]:
     return {
         name: distribution.version
         for distribution in metadata.distributions()
+        if RAYS_OWN not in Path(str(distribution.locate_file(""))).parts
         for name in imports.get(distribution.metadata["Name"], [distribution.metadata["Name"]])
     }
