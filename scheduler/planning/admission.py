@@ -117,27 +117,36 @@ class Admission:
         """
         self.asks[ask.key] = ask
         begun = len(self._journal)
-        used: set[int] = set()
         displaced: list[str] = []
         got = 0
-        while got < ask.replicas and self._seat(ask, used, displaced):
-            got += 1
+        if own := [hold for hold in self.of_booking(ask.key) if hold.keys == {ask.key} and not hold.settled]:
+            # It was edited: perhaps it can share now what it had for itself.
+            for hold in own:
+                self._drop(hold)
+            got = self._seat_all(ask, displaced)
+        if not own or got < ask.replicas:
+            self._roll_back(begun)
+            displaced.clear()
+            got = self._seat_all(ask, displaced)
         if got < ask.replicas and not settle_for_less:
             self._roll_back(begun)
             return 0, []
         self._journal.clear()
         return got, [key for key in dict.fromkeys(displaced) if key != ask.key]
 
+    def _seat_all(self, ask: Ask, displaced: list[str]) -> int:
+        used: set[int] = set()
+        got = 0
+        while got < ask.replicas and self._seat(ask, used, displaced):
+            got += 1
+        return got
+
     def would(self, ask: Ask) -> int:
         """How many replicas of a booking would find a seat, at nobody's loss; changes nothing."""
         begun = len(self._journal)
         known, self.asks[ask.key] = self.asks.get(ask.key), ask
         moves, self.moves_left = self.moves_left, 0
-        used: set[int] = set()
-        got, displaced = 0, list[str]()
-        meek = replace(ask, priority=-MAX_PRIORITY)
-        while got < ask.replicas and self._seat(meek, used, displaced):
-            got += 1
+        got = self._seat_all(replace(ask, priority=-MAX_PRIORITY), [])
         self._roll_back(begun)
         self.moves_left = moves
         if known is None:
@@ -238,7 +247,7 @@ class Admission:
             for hold in theirs:
                 joined = join(hold, ask, start)
                 if joined is not None:
-                    used.add(joined.number)
+                    used.add(self._with_neighbours(joined, used).number)
                     return True
         overlapping = [hold for hold in theirs if hold.start < ask.end and hold.end > start]
         if overlapping and self._hand_over(overlapping[0], ask, start, used, displaced):
@@ -261,6 +270,23 @@ class Admission:
                 return self._instead(hold, first, last, hold.seat, ask)
             return None
         return self._anew(hold, ask, need, first, last, hold.seat.node)
+
+    def _with_neighbours(self, hold: Hold, used: set[int]) -> Hold:
+        """One stay with those of its model that end where it starts, or start where it ends."""
+        for other in self.of_model(hold.model):
+            touches = hold.start == other.end or hold.end == other.start
+            if not touches or other.settled or other.need != hold.need or other.number in used:
+                continue
+            begun = len(self._journal)
+            self._drop(other)
+            if self._may_stay(hold, other.start, other.end):
+                self._drop(hold)
+                start, end = min(hold.start, other.start), max(hold.end, other.end)
+                keys, priority = hold.keys | other.keys, max(hold.priority, other.priority)
+                hold = self._put(replace(hold, start=start, end=end, keys=keys, priority=priority))
+            else:
+                self._roll_back(begun)
+        return hold
 
     def _may_stay(self, hold: Hold, start: float, end: float) -> bool:
         return not self.book.nodes[hold.seat.node].closed and self.book.fits(hold.seat, start, end)

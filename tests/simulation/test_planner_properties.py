@@ -1,0 +1,60 @@
+"""What every plan must keep to, through seeded weeks; a failure names its seed, which replays it.
+
+``python -m tests.simulation.planner_weeks --seeds 200`` runs more of them.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.scheduler.builders import carried_out, planned
+from tests.simulation.planner_weeks import CHECKPOINTS, HELD, PROPERTIES, Week, verdict_of
+
+SEEDS = range(5)
+seeds = pytest.mark.parametrize("seed", SEEDS)
+
+
+@seeds
+@pytest.mark.parametrize("kind", sorted(PROPERTIES))
+def test_a_week_keeps_its_properties(kind: str, seed: int) -> None:
+    week, properties = PROPERTIES[kind](seed)
+    for _ in week.run():
+        for holds in properties:
+            holds(week)
+
+
+@seeds
+def test_the_same_input_gives_the_same_plan_in_any_order_and_again(seed: int) -> None:
+    week = Week(seed, steps=25, priorities=(0, 5))
+    for _ in week.run():
+        pass
+    plan = week.made
+    shuffled = list(week.bookings.values())
+    random.Random(seed).shuffle(shuffled)
+    texts = {
+        planned(
+            bookings, week.nodes, CHECKPOINTS, running=carried_out(plan), at=week.at, previous=plan
+        ).model_dump_json()
+        for bookings in (shuffled, week.bookings.values())
+    }
+    assert len(texts) == 1
+    week.replan()
+    assert [v.state for v in week.made.verdicts] == [v.state for v in plan.verdicts]
+    assert [a for a in week.made.actions if a.model] == []
+
+
+@seeds
+def test_a_lower_priority_never_costs_a_higher_one_its_promise(seed: int) -> None:
+    """With all else the same, what is promised to the highest does not depend on the others."""
+    week = Week(seed, steps=40, priorities=(0, 5))
+    for _ in week.run():
+        pass
+    everything = planned(week.bookings.values(), week.nodes, CHECKPOINTS, at=week.at)
+    high = [one for one in week.bookings.values() if one.request.priority == 5]
+    alone = planned(high, week.nodes, CHECKPOINTS, at=week.at)
+    for verdict in alone.verdicts:
+        if verdict.state in HELD:
+            there = verdict_of(everything, verdict.event)
+            assert there is not None and there.state in HELD, (verdict.event, week.log)
