@@ -112,8 +112,13 @@ class Engine:
         import torch
 
         began = time.monotonic()
-        with torch.inference_mode(False):
-            work()
+        try:
+            with torch.inference_mode(False):
+                work()
+        except Exception as error:
+            # whoever gave it does not see to its failures: nobody may wait for ever on a thread that is gone
+            logger.exception("work that had the model alone failed")
+            self.fatal = f"{type(error).__name__}: {error}"
         self._steps_due, self._steps_left = 1, STEPS_BETWEEN
         self._texts_until = 2 * time.monotonic() - began
 

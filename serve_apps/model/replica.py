@@ -27,7 +27,7 @@ from serve_apps.model.cost import Cost
 from serve_apps.model.embedding import Embedder
 from serve_apps.model.engine import Engine, memory_for_rows
 from serve_apps.model.executor import Block, Executor, InProcessExecutor
-from serve_apps.model.generation import Generator
+from serve_apps.model.generation import Generator, may_generate
 from serve_apps.model.isolation import ModelBaseline, freeze_memory
 from serve_apps.model.loading import load_model, original_weights
 from serve_apps.model.mailbox import Mailbox
@@ -54,10 +54,11 @@ class ModelReplica:
         self._config = ModelConfig()
         self._model = load_model(self._args)
         module = self._model._module
-        self._generator = Generator(self._model)
+        rows = choose_rows(module) if may_generate(self._model) else None
+        self._generator = Generator(self._model, can_generate=rows is not None)
         self._embedder = Embedder(self._model, self._args)
         self._engine = Engine(
-            choose_rows(module) if self._generator.can_generate else None,
+            rows,
             PROMPT_TOKENS_PER_STEP.get(module.device.type, 256),
             memory_for_rows(module),
         )
@@ -84,6 +85,8 @@ class ModelReplica:
                 answer = told.get()
             if isinstance(answer, Refusal):
                 raise RuntimeError(f"the model refused its first prompt: {answer.message}")
+        elif self._model.tokenizer is not None and self._model._module.config.is_encoder_decoder:
+            self._model.generate("Hello", max_new_tokens=1)
         elif self._model.tokenizer is not None:
             self._model._call("Hello")
         logger.info("first token of %s after %.2f s", self._args.repo_id, time.monotonic() - started)
@@ -154,15 +157,12 @@ class ModelReplica:
 
         def work() -> None:
             mailbox.put(Frame(FrameKind.RUNNING))
-            cost = Cost()
-            block = Block(request.payload, request.compress, request.env, request.limit_seconds)
-            for frame in self._executor.run(block, cancelled):
-                if frame.kind is FrameKind.LOG:
-                    mailbox.put(frame)
-                    continue
-                meta = cost.meta()
-                mailbox.put(Frame(FrameKind.META, json.dumps(meta).encode()))
-                mailbox.put(_inline(request, frame, meta))
+            try:
+                self._execute(request, mailbox, cancelled)
+            except Exception as error:
+                # its sender waits for a last frame
+                logger.error("running a block failed", exc_info=error)
+                mailbox.put(Frame(FrameKind.ERROR, f"{type(error).__name__}: {error}".encode()))
 
         self._engine.alone(work)
         try:
@@ -174,6 +174,17 @@ class ModelReplica:
         finally:
             cancelled.set()
             self._engine.withdraw(work)
+
+    def _execute(self, request: BlockRequest, mailbox: Mailbox[Frame], cancelled: threading.Event) -> None:
+        cost = Cost()
+        block = Block(request.payload, request.compress, request.env, request.limit_seconds)
+        for frame in self._executor.run(block, cancelled):
+            if frame.kind is FrameKind.LOG:
+                mailbox.put(frame)
+                continue
+            meta = cost.meta()
+            mailbox.put(Frame(FrameKind.META, json.dumps(meta).encode()))
+            mailbox.put(_inline(request, frame, meta))
 
 
 def _joined(parts: list[Chunk]) -> Chunk:

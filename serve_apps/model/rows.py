@@ -84,8 +84,8 @@ class BatchedRows:
         visible = positions[None, :] <= positions[:, None]
         everywhere = positions[None].expand(len(rows), -1)
         logits = self._forward(tokens, everywhere, visible[None, None].expand(len(rows), 1, -1, -1), wanted)
-        places = torch.tensor([wanted.index(len(prompt) - 1) for prompt in prompts], device=self._device)
-        return logits[torch.arange(len(rows), device=self._device), places].float()
+        places = torch.tensor([wanted.index(len(prompt) - 1) for prompt in prompts])
+        return logits[torch.arange(len(rows)), places].float()
 
     def show(self, row: object, token_ids: Sequence[int], more: bool) -> Any:
         import torch
@@ -146,7 +146,8 @@ class BatchedRows:
 
         mask = torch.zeros(visible.shape, dtype=self._dtype, device=self._device)
         mask.masked_fill_(~visible, torch.finfo(self._dtype).min)
-        keep = torch.tensor(wanted, device=self._device)
+        # on the CPU: a model on several devices has its first here and its last there
+        keep = 1 if wanted == [len(token_ids[0]) - 1] else torch.tensor(wanted)
         logits = self._module(
             input_ids=torch.tensor(token_ids, device=self._device),
             attention_mask=mask,
@@ -155,7 +156,7 @@ class BatchedRows:
             use_cache=True,
             **({"logits_to_keep": keep} if self._keeps else {}),
         ).logits
-        return logits if self._keeps else logits[:, keep]
+        return logits if self._keeps else logits[:, torch.tensor(wanted)]
 
 
 class SingleRows:
@@ -204,11 +205,8 @@ def _known(module: Any) -> set[str]:
     return set(inspect.signature(type(module).forward).parameters)
 
 
-def choose_rows(module: Any) -> Rows:
-    """The fastest kind of rows that computes what the model computes.
-
-    Raises ``RuntimeError`` for a model neither kind can run.
-    """
+def choose_rows(module: Any) -> Rows | None:
+    """The fastest kind of rows that computes what the model computes; None if neither does."""
     import torch
 
     candidates: list[type[BatchedRows] | type[SingleRows]] = [SingleRows]
@@ -227,7 +225,8 @@ def choose_rows(module: Any) -> Rows:
             logger.info(
                 "%s in %s is %.2f apart from the plain pass", type(module).__name__, kind.__name__, apart
             )
-    raise RuntimeError(f"{type(module).__name__} cannot generate text token by token here.")
+    logger.warning("%s cannot write texts step by step here; traces work", type(module).__name__)
+    return None
 
 
 def _has_rows(module: Any) -> bool:

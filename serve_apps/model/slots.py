@@ -64,7 +64,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             block[slot : slot + rows, :, start : start + count] = new
             return block[slot : slot + rows, :, : self._seen]
         slots = torch.arange(new.shape[0], device=new.device)
-        block[slots, :, self._positions] = new[:, :, 0]
+        block[slots, :, self._positions.to(new.device)] = new[:, :, 0]
         return block[: new.shape[0], :, : self._seen]
 
     def swap(self, one: int, other: int, width: int) -> None:
