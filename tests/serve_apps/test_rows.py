@@ -159,3 +159,13 @@ class TestChoosing:
         assert chosen.logprob == pytest.approx(expected[3])
         assert [token for token, _ in chosen.top] == [0, 1]
         assert [value for _, value in chosen.top] == pytest.approx(expected[:2])
+
+
+def test_a_model_nothing_can_run_writes_no_texts() -> None:
+    model, _ = make("llama")
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    model.forward = broken
+    assert choose_rows(model) is None
