@@ -244,10 +244,10 @@ class Desk:
             await self._run_frames(job)
         except GoneError:
             self._shunned[job.application or ""] = time.monotonic() + SHUN_SECONDS
-            await self.database.run(jobs_table.release, job.id, self.replica)
+            await self._release(job)
         except BackendError as error:
             if error.code in NOT_BEGUN:
-                await self.database.run(jobs_table.release, job.id, self.replica)
+                await self._release(job)
             else:
                 await self.fail(job, error.message)
         except TimeoutError:
@@ -257,11 +257,16 @@ class Desk:
             if cancelled:
                 await self.fail(job, jobs_table.CANCELLED)
             else:
-                await self.database.run(jobs_table.release, job.id, self.replica)
+                await self._release(job)
                 raise
         except Exception:
             logger.exception("job %s failed in the gateway", job.id)
             await self.fail(job, "The gateway failed to run your job; its log says why.")
+
+    async def _release(self, job: Job) -> None:
+        if not await self.database.run(jobs_table.release, job.id, self.replica, time.time()):
+            self.payload(job.id).unlink(missing_ok=True)
+            await self.tell_error(job.id, job.session, jobs_table.CANCELLED)
 
     async def _run_frames(self, job: Job) -> None:
         try:

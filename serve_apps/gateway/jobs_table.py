@@ -200,13 +200,19 @@ def claim(db: sqlite3.Connection, model: str, replica: str, room: dict[str, int]
         return _job(db.execute("SELECT * FROM jobs WHERE id = ?", (row["id"],)).fetchone())
 
 
-def release(db: sqlite3.Connection, job_id: str, replica: str) -> None:
-    """Back to waiting: it never began, or its gateway goes."""
-    db.execute(
-        """UPDATE jobs SET replica = NULL, application = NULL, attempts = attempts - 1, status = 'QUEUED',
-           description = 'Waiting for its turn again.' WHERE id = ? AND replica = ? AND ended IS NULL""",
-        (job_id, replica),
-    )
+def release(db: sqlite3.Connection, job_id: str, replica: str, now: float) -> bool:
+    """Back to waiting: it never began, or its gateway goes. False if it was cancelled meanwhile: it ends."""
+    with transaction(db):
+        row = db.execute("SELECT cancelled FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if row is not None and row["cancelled"]:
+            end(db, job_id, replica, "ERROR", CANCELLED, now)
+            return False
+        db.execute(
+            """UPDATE jobs SET replica = NULL, application = NULL, attempts = attempts - 1, status = 'QUEUED',
+               description = 'Waiting for its turn again.' WHERE id = ? AND replica = ? AND ended IS NULL""",
+            (job_id, replica),
+        )
+    return True
 
 
 def say(db: sqlite3.Connection, job_id: str, status: str, description: str) -> bool:
