@@ -68,15 +68,15 @@ class Dispatcher:
     async def round(self) -> None:
         """Passes on what others left, stops what is cancelled, begins what can begin, tells the rest."""
         desk = self._desk
-        await desk.deliver()
-        for job_id in await desk.database.run(jobs_table.cancelled_here, desk.replica):
+        news = await desk.database.run(replicas_table.look, desk.replica)
+        await desk.deliver(news.events)
+        for job_id in news.cancelled:
             desk.stop(job_id)
         table = self._table()
-        waiting = await desk.database.run(jobs_table.waiting_models)
-        if table is None or not waiting:
+        if table is None or not news.waiting:
             return
         statuses = await desk.backend.statuses()
-        for model, model_key in waiting:
+        for model, model_key in news.waiting:
             # who may use it was asked when the job came
             found = table.resolve(model_key, statuses, self._now(), None)
             if isinstance(found, Serving):
@@ -87,9 +87,10 @@ class Dispatcher:
 
     async def _begin(self, model: str, room: dict[str, int]) -> None:
         desk = self._desk
-        while (job := await desk.database.run(jobs_table.claim, model, desk.replica, room)) is not None:
+        claimed, line = await desk.database.run(jobs_table.claim_all, model, desk.replica, room)
+        for job in claimed:
             desk.begin(job)
-        for place, job in enumerate(await desk.database.run(jobs_table.in_turn, model)):
+        for place, job in enumerate(line):
             await desk.say(job, "QUEUED", in_line(place))
 
     async def _hold(self, model: str, why: Unavailable) -> None:

@@ -134,9 +134,9 @@ class Desk:
         elif file is not None:
             (self.folder / "frames" / file).unlink(missing_ok=True)
 
-    async def deliver(self) -> None:
-        """Sends on what other replicas left for the websockets here."""
-        for session_id, text, file in await self.database.run(replicas_table.take_events, self.replica):
+    async def deliver(self, events: Iterable[tuple[str, str | None, str | None]]) -> None:
+        """Sends on what other replicas left for the websockets here: session, text or a file's name."""
+        for session_id, text, file in events:
             item: str | bytes = text or ""
             if file is not None:
                 path = self.folder / "frames" / file

@@ -164,11 +164,6 @@ def in_turn(db: sqlite3.Connection, model: str) -> list[Job]:
     return [_job(row) for row in db.execute(IN_TURN, (model,))]
 
 
-def place_in_line(db: sqlite3.Connection, job: Job) -> int:
-    """How many jobs run before this one."""
-    return next((n for n, one in enumerate(in_turn(db, job.model)) if one.id == job.id), 0)
-
-
 def claim(db: sqlite3.Connection, model: str, replica: str, room: dict[str, int]) -> Job | None:
     """The next job for a model, now this replica's to run; None if none waits or there is no room.
 
@@ -198,6 +193,18 @@ def claim(db: sqlite3.Connection, model: str, replica: str, room: dict[str, int]
             (model, row["owner"]),
         )
         return _job(db.execute("SELECT * FROM jobs WHERE id = ?", (row["id"],)).fetchone())
+
+
+def claim_all(
+    db: sqlite3.Connection, model: str, replica: str, room: dict[str, int]
+) -> tuple[list[Job], list[Job]]:
+    """All jobs that can begin now, and those that wait on, the next to run first."""
+    claimed: list[Job] = []
+    line = in_turn(db, model)
+    while line and (job := claim(db, model, replica, room)) is not None:
+        claimed.append(job)
+        line = in_turn(db, model)
+    return claimed, line
 
 
 def release(db: sqlite3.Connection, job_id: str, replica: str, now: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import psutil
 
@@ -127,12 +128,30 @@ def post(db: sqlite3.Connection, session: str, text: str | None, file: str | Non
 
 def take_events(db: sqlite3.Connection, replica: str) -> list[tuple[str, str | None, str | None]]:
     """What others left for this replica's websockets, in order: session, text or a file's name."""
+    # deleting nothing takes the write lock as well
+    if db.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None:
+        return []
     found = db.execute(
         """DELETE FROM events WHERE session IN (SELECT id FROM sessions WHERE replica = ?)
            RETURNING id, session, text, file""",
         (replica,),
     ).fetchall()
     return [(row["session"], row["text"], row["file"]) for row in sorted(found, key=lambda row: row["id"])]
+
+
+class News(NamedTuple):
+    """What a replica finds when it looks: events for its websockets, its jobs to stop, models waited for."""
+
+    events: list[tuple[str, str | None, str | None]]
+    cancelled: list[str]
+    waiting: list[tuple[str, str]]
+
+
+def look(db: sqlite3.Connection, replica: str) -> News:
+    """All that a round begins with, in one visit."""
+    return News(
+        take_events(db, replica), jobs_table.cancelled_here(db, replica), jobs_table.waiting_models(db)
+    )
 
 
 # Calls and rates
