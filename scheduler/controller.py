@@ -31,12 +31,19 @@ from scheduler.serve.config import ServeState, serve_config
 from scheduler.settings import MIB, Settings
 from scheduler.store.history import FILE, Recorder, reading
 from scheduler.store.orders import OrderBook, Orders
-from scheduler.store.records import ManualRecord, Parked
-from scheduler.types import Catalog, Model, Observed, Plan, Promises
+from scheduler.store.records import LoadTime, ManualRecord, Parked
+from scheduler.types import Catalog, Model, Observed, Plan, Promises, Tier
+
+HANDING_OVER_SECONDS = 2.0
+"""From a boundary until Serve begins to load, and from its end until that is seen."""
 
 
 class Stale(Exception):
     """What runs has changed since a plan was made; it was not carried out. Plan again."""
+
+
+class Vanished(OperatorError):
+    """What others declared was there a moment ago, and is not now; nothing is done until that is sure."""
 
 
 class Paused(OperatorError):
@@ -93,18 +100,23 @@ class Controller:
         self.orders = Orders()
         self.held: Hold | None = None
         """Why the last plan is not that of the last reading."""
+        self.handed_over: Plan | None = None
+        """The plan that was handed to Serve last, or is just being."""
         self.away: tuple[str, ...] = ()
         """Nodes that are gone, and may be back any moment."""
         self._clock = clock
         self._solver = solver
         self._opinions: Mapping[str, Opinion] = {}
         self._recorder = recorder
-        self._others: frozenset[str] = frozenset()
-        self._doubtful = False
+        self._there: set[str] = set()
+        self._missed: dict[str, datetime] = {}
+        self._doubtful: tuple[str, ...] = ()
         self._checkpoints = Checkpoints(settings.hub_cache)
         self._sizing = sizing(settings)
         self._absence = Absence(settings.guard.node_grace_seconds)
         self._guard: MassChangeGuard | None = None
+        self._past: tuple[Mapping[tuple[str, str, str], LoadTime], frozenset[tuple[str, str]]]
+        self._past = ({}, frozenset())
         self.parking = Parking(park_rule(settings), self._known_parked())
         self._promises = self._kept_promises()
 
@@ -123,10 +135,7 @@ class Controller:
         at = self._clock()
         self._take_orders()
         state = ServeState(self.dashboard.serve_details())
-        # Serve answers as if it ran nothing while its controller cannot be asked. A configuration made
-        # from that would delete what others declared, so what vanishes is looked for twice.
-        others = frozenset(state.others)
-        self._doubtful, self._others = bool(self._others - others), others
+        self._doubtful = self._has_vanished(state, at)
         current = state.gateway_is_for(self.settings.serve)
         observed = Observed(
             cluster=self._cluster(state, at),
@@ -136,6 +145,20 @@ class Controller:
             fingerprint=state.fingerprint,
         )
         return observed, state
+
+    def _has_vanished(self, state: ServeState, at: datetime) -> tuple[str, ...]:
+        """Applications of others that were there a moment ago.
+
+        Serve answers as if it ran nothing while its controller cannot be asked, and a configuration made
+        from that would delete what others declared. So what vanishes is missed for a while.
+        """
+        self._there |= set(state.others)
+        missed = {name: self._missed.get(name, at) for name in self._there - set(state.others)}
+        wait = timedelta(seconds=self.settings.guard.second_reading_seconds)
+        # the clock may be set back meanwhile
+        self._missed = {name: since for name, since in missed.items() if timedelta() <= at - since < wait}
+        self._there = set(state.others) | set(self._missed)
+        return tuple(sorted(self._missed))
 
     def _take_orders(self) -> None:
         orders = self.order_book.read()
@@ -210,10 +233,14 @@ class Controller:
                 "Let it go on with ndif-ray resume.",
             )
         if self._doubtful:
-            raise Stale("applications of others have vanished, which is looked at once more")
+            raise Vanished(
+                f"{', '.join(self._doubtful[:3])} vanished from Serve a moment ago, which others declared.",
+                "It is looked for again before anything is changed.",
+            )
         state = ServeState(self.dashboard.serve_details())
         if state.fingerprint != plan.fingerprint:
             raise Stale("what is deployed has changed since the plan was made")
+        self.handed_over = plan
         self.dashboard.put_serve_config(serve_config(plan, state, self.settings.serve))
 
     def keep_promises(self, plan: Plan) -> None:
@@ -238,7 +265,7 @@ class Controller:
         known = Known(
             catalog=catalog,
             checkpoints=checkpoints,
-            loads=Loads(self._sizing),
+            loads=self._loads(),
             rules=rules,
             policy=policy(self.settings),
             previous=self._promises,
@@ -261,11 +288,26 @@ class Controller:
             return plan
         return self._make(believable, catalog, observed, at)
 
+    def _loads(self) -> Loads:
+        """How long loading takes, by the history as far as it knows."""
+        times, on_disk = self._past
+        if self._recorder:
+            times, on_disk = self._recorder.load_times(), self._recorder.loaded_on()
+        tiers = {tier.value: tier for tier in Tier}
+        measured = {
+            (model_key, kind, tiers[tier]): one.seconds_p95 + HANDING_OVER_SECONDS
+            for (model_key, kind, tier), one in times.items()
+            if tier in tiers
+        }
+        return Loads(self._sizing, measured, on_disk)
+
     def _known_parked(self) -> dict[str, Parked]:
+        """What is parked; what else the history knows is kept where nobody writes it here."""
         if self._recorder:
             return self._recorder.parked()
         try:
             with reading(self.settings.in_state_dir(FILE)) as history:
+                self._past = (history.load_times(), history.loaded_on())
                 return history.parked()
         except OperatorError as problem:
             logger.debug("{}", problem)

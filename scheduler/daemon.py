@@ -95,6 +95,8 @@ class Daemon:
         self._forgotten_at: datetime | None = None
         self._failures, self._not_before = 0, clock()
         self._led: bool | None = None
+        self.last_plan: Plan | None = None
+        """The plan of the last pass that got so far."""
         self._orders_seen = self._controller.order_book.changed_at
 
     # --- life -------------------------------------------------------------------------------------------
@@ -226,6 +228,7 @@ class Daemon:
         away = ", ".join(self._controller.away)
         self._announcer.standing("away", f"Gone, and waited for: {away}." if away else "", "")
         self._announcer.plan(plan)
+        self.last_plan = plan
         self._controller.keep_promises(plan)  # before it is acted on: a daemon may be killed at any moment
 
     def _apply(self, plan: Plan, at: datetime) -> None:

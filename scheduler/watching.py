@@ -11,10 +11,7 @@ from scheduler.heartbeat import OnItsWay
 from scheduler.progress import ON_ITS_WAY, Follower, Progress, Step
 from scheduler.serve.config import ServeState
 from scheduler.store.history import Recorder
-from scheduler.types import DeploymentStatus, Observed
-
-TIER = "cold"
-"""Where weights are loaded from until tiers are told apart: the disk of the node."""
+from scheduler.types import DeploymentStatus, Observed, Tier
 
 
 class Watcher:
@@ -98,15 +95,20 @@ class Watcher:
             self._inherited -= {application}
             return
         model, node = one.deployment.model, one.deployment.node
-        kind = node_kind(observed, node)
-        self._history.loaded(self._clock(), model.key, node, kind, TIER, round(one.seconds, 3))
+        kind, tier = node_kind(observed, node), self._tier(model.key, node)
+        self._history.loaded(self._clock(), model.key, node, kind, tier, round(one.seconds, 3))
+
+    def _tier(self, model_key: str, node: str) -> str:
+        """Where weights are loaded from: what was loaded on a node before is on its disk."""
+        return Tier.COLD if (model_key, node) in self._history.loaded_on() else Tier.REMOTE
 
     def _expected(self, observed: Observed) -> dict[str, float]:
         """How long what is loading took before, by application."""
         known = self._history.load_times()
         found = {}
         for one in observed.deployments:
-            if time := known.get((one.model.key, node_kind(observed, one.node), TIER)):
+            tier = self._tier(one.model.key, one.node)
+            if time := known.get((one.model.key, node_kind(observed, one.node), tier)):
                 found[one.application] = time.seconds_p50
         return found
 
@@ -130,6 +132,6 @@ class Watcher:
 
 
 def node_kind(observed: Observed, node: str) -> str:
-    """What load times on a node are comparable with: its accelerator, or what its devices are."""
+    """What load times on a node are comparable with."""
     found = observed.cluster.named(node)
-    return (found.accelerator or found.kind.value) if found else "unknown"
+    return found.kind_name if found else "unknown"

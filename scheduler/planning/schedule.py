@@ -19,6 +19,10 @@ MAX_STEPS = 500
 LOWEST_PRIORITY = -1_000_000
 
 
+PUNCTUAL_SECONDS = 1.0
+"""A plan is made some milliseconds after the instant it was due at; that is no lateness."""
+
+
 @dataclass(frozen=True)
 class Loading:
     """When loading for a hold begins, and how much too late that is.
@@ -40,7 +44,8 @@ class Loading:
     @property
     def late_seconds(self) -> float:
         """How long after its start that is."""
-        return max(0.0, self.ready - self.hold.start)
+        late = self.ready - self.hold.start
+        return late if late >= PUNCTUAL_SECONDS else 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def schedule(
     running = {one.identity: one for one in deployments}
     now = admission.at
     active = [hold for hold in admission.holds.values() if hold.start <= now < hold.end]
-    loadings = _loadings(admission, loads)
+    loadings = _loadings(admission, loads, running)
     ahead: list[tuple[Seat, float]] = []
     early = []
     for loading in sorted(loadings.values(), key=lambda one: _claim(admission, one.hold)):
@@ -106,8 +111,14 @@ def _claim(admission: Admission, hold: Hold) -> tuple[object, ...]:
     return (min(admission.asks[key].claim for key in hold.keys), hold.number)
 
 
-def _loadings(admission: Admission, loads: Loads) -> dict[int, Loading]:
-    """How the nearest of what is to come gets ready."""
+def _loadings(
+    admission: Admission, loads: Loads, running: Mapping[tuple[str, str], Deployment]
+) -> dict[int, Loading]:
+    """How the nearest of what is to come gets ready.
+
+    What has been loaded ahead for a booking, or is just being, stays for it, however long loading is
+    reckoned to take by now.
+    """
     nodes, now = admission.book.nodes, admission.at
     wanted = []
     for hold in admission.holds.values():
@@ -117,6 +128,10 @@ def _loadings(admission: Admission, loads: Loads) -> dict[int, Loading]:
     found = {}
     for begin, number, lead in sorted(wanted)[:MAX_STEPS]:
         hold = admission.holds[number]
+        there = running.get((hold.model, nodes[hold.seat.node].name))
+        if there is not None and hold.keys & set(there.reservations):
+            found[number] = Loading(hold, 0.0, now)
+            continue
         free = admission.book.free_since(hold.seat, hold.start, max(begin, now))
         # A model that is there already needs no time.
         joined = any(

@@ -56,6 +56,10 @@ class History:
             seconds.setdefault((model_key, node_kind, tier), []).append(took)
         return {key: _load_time(key, took[-LOADS_KEPT:]) for key, took in seconds.items()}
 
+    def loaded_on(self) -> frozenset[tuple[str, str]]:
+        """The models that were loaded on a node, by model key and node: their weights are on its disk."""
+        return frozenset(self._source.read("SELECT DISTINCT model_key, node FROM loads"))
+
     def plans(self, since: datetime, limit: int = 100) -> list[PlanRecord]:
         """The latest plans, the oldest of them first."""
         rows = self._source.read(
@@ -124,6 +128,13 @@ class Recorder(History):
         super().__init__(self._database)
         self._keep = timedelta(days=keep_days)
         self._load_times: dict[tuple[str, str, str], LoadTime] | None = None
+        self._loaded_on: frozenset[tuple[str, str]] | None = None
+
+    def loaded_on(self) -> frozenset[tuple[str, str]]:
+        """The models that were loaded on a node; asked for at every pass as well."""
+        if self._loaded_on is None:
+            self._loaded_on = super().loaded_on()
+        return self._loaded_on
 
     def load_times(self) -> dict[tuple[str, str, str], LoadTime]:
         """By model key, kind of node and tier; asked for at every pass, and reckoned after each load."""
@@ -149,7 +160,7 @@ class Recorder(History):
         self, at: datetime, model_key: str, node: str, node_kind: str, tier: str, seconds: float
     ) -> None:
         """A model became ready on a node, so long after its loading began."""
-        self._load_times = None
+        self._load_times = self._loaded_on = None
         self._write(
             "INSERT INTO loads (at, model_key, node_kind, tier, node, seconds) VALUES (?, ?, ?, ?, ?, ?)",
             (at.timestamp(), model_key, node_kind, tier, node, seconds),

@@ -13,7 +13,7 @@ from scheduler.cluster.dashboard import Dashboard
 from scheduler.store.orders import OrderKind
 from tests.simulation.harness import World, world
 
-OPTIONS = {"poll_seconds": 120.0, "load_seconds": 8.0}
+OPTIONS = {"poll_seconds": 600.0, "load_seconds": 8.0}
 
 
 @pytest.fixture
@@ -101,6 +101,28 @@ def test_an_evicted_model_goes_is_told_and_comes_back(lab: World) -> None:
     lab.run_until("2026-03-25T11:02")
     assert lab.serving() == {"phi", "llama"}
     assert lab.state("running") == "serving"
+
+
+def test_on_a_cordoned_node_what_runs_stays_and_nothing_new_comes(lab: World) -> None:
+    (node,) = {app.config["args"]["node"] for app in lab.ray.serve.apps.values() if "phi" in app.name}
+    lab.order(OrderKind.CORDON, node)
+    lab.run_until("2026-03-25T11:30")
+    where = {
+        app.config["args"]["repo_id"]: app.config["args"]["node"]
+        for app in lab.ray.serve.apps.values()
+        if "node" in app.config.get("args", {})
+    }
+    assert where["lab/phi"] == node
+    assert where["lab/llama"] != node
+
+
+def test_what_runs_on_a_node_that_is_drained_moves(lab: World) -> None:
+    (node,) = {app.config["args"]["node"] for app in lab.ray.serve.apps.values() if "phi" in app.name}
+    lab.order(OrderKind.DRAIN, node)
+    lab.run_for(minutes=2)
+    assert lab.serving() == {"phi"}
+    where = {app.config["args"]["node"] for app in lab.ray.serve.apps.values() if "phi" in app.name}
+    assert node not in where
 
 
 # What is looked at twice
