@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from scheduler.settings import ROOT
 from serve_apps.snippets import curl_snippet, nnsight_snippet
 from tests.ray_cluster import RayCluster, wait_until
 from tests.serve_apps.on_ray import (
@@ -220,6 +222,35 @@ def run_in_shell(command: str, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def readme(cluster: RayCluster) -> str:
+    """README with this cluster's address and model in place of the demo's."""
+    text = (ROOT / "README.md").read_text().replace("http://127.0.0.1:8267", cluster.serve_url)
+    return text.replace("HuggingFaceTB/SmolLM2-135M-Instruct", TINY_REPO_ID).replace(
+        "SmolLM2-135M-Instruct", "tiny"
+    )
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_readmes_curl_answers(gateway: httpx.Client, ray_cluster: RayCluster, tmp_path: Path) -> None:
+    shown = readme(ray_cluster)
+    command = shown[shown.index("$ curl") + 2 :].split("\n{")[0]
+    answer = json.loads(run_in_shell(command, tmp_path))
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_readmes_python_answers(gateway: httpx.Client, ray_cluster: RayCluster, tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", readme(ray_cluster), re.DOTALL)
+    # where there is no Hub to ask how the repo id is spelled
+    offline = (
+        f"import nnsight.modeling.huggingface as hub\nhub._ID_CACHE[{TINY_REPO_ID!r}] = {TINY_REPO_ID!r}\n"
+    )
+    script = tmp_path / "snippet.py"
+    script.write_text(f"{offline}{snippet}\nprint(answer.choices[0].message.role, hidden.shape)")
+    settings = f"NDIF_HOST={ray_cluster.serve_url} HF_HOME={ray_cluster.hf_home} HF_HUB_OFFLINE=1"
+    said = run_in_shell(f"{settings} {sys.executable} {script}", tmp_path)
+    assert "assistant torch.Size([1, " in said
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
