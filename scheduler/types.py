@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
 from pydantic import Field
 
@@ -118,7 +120,7 @@ class Model(Frozen):
     task: str = DEFAULT_TASK
     trust_remote_code: bool = False
 
-    @property
+    @cached_property
     def key(self) -> str:
         """nnsight's model key, as its client writes it."""
         data: dict[str, object] = {"repo_id": self.repo_id, "revision": self.revision, "task": self.task}
@@ -443,7 +445,8 @@ class Action(Frozen):
     late_seconds: float = 0
 
 
-class Stay(Frozen):
+@dataclass(frozen=True, slots=True)
+class Stay:
     """One replica of a model on one node during ``[start, end)``, promised to the bookings in ``events``.
 
     ``model`` is its key.

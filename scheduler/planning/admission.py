@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from calendars.reservation import MAX_PRIORITY
-from scheduler.planning.book import Book, Need, Seat
+from scheduler.planning.book import Book, Need, Seat, units_on
 
 MOVE_ATTEMPTS = 24
 """Nodes that are tried to be cleared for one replica; bounds the work of a verdict."""
@@ -229,6 +229,8 @@ class Admission:
         """How many replicas a booking has throughout what is left of its window."""
         start = max(ask.start, self.at)
         holds = self.of_booking(ask.key)
+        if all(hold.start <= start and hold.end >= ask.end for hold in holds):
+            return len(holds)
         instants = [start, *(hold.end for hold in holds if start < hold.end < ask.end)]
         return min(sum(hold.start <= instant < hold.end for hold in holds) for instant in instants)
 
@@ -249,7 +251,9 @@ class Admission:
                 if joined is not None:
                     used.add(self._with_neighbours(joined, used).number)
                     return True
-        overlapping = [hold for hold in theirs if hold.start < ask.end and hold.end > start]
+        overlapping = [
+            hold for hold in theirs if hold.start < ask.end and hold.end > start and self._suits(hold, ask)
+        ]
         if overlapping and self._hand_over(overlapping[0], ask, start, used, displaced):
             return True
         placed = self._place(ask, ask.need, start, ask.end, displaced)
@@ -264,12 +268,18 @@ class Admission:
         need = _for_either(hold.need, ask.need)
         if need is None:
             return None
-        if need == hold.need:
+        if self._suits(hold, ask):
             added = [(first, hold.start), (hold.end, last)]
             if all(a >= b or self._may_stay(hold, a, b) for a, b in added):
-                return self._instead(hold, first, last, hold.seat, ask)
+                return self._instead(replace(hold, need=need), first, last, hold.seat, ask)
             return None
         return self._anew(hold, ask, need, first, last, hold.seat.node)
+
+    def _suits(self, hold: Hold, ask: Ask) -> bool:
+        """Whether a booking can be served by a hold as it is."""
+        need = _for_either(hold.need, ask.need)
+        node = self.book.nodes[hold.seat.node]
+        return need is not None and units_on(node, need) == units_on(node, hold.need)
 
     def _with_neighbours(self, hold: Hold, used: set[int]) -> Hold:
         """One stay with those of its model that end where it starts, or start where it ends."""
@@ -313,7 +323,7 @@ class Admission:
     def _instead(self, hold: Hold, start: float, end: float, seat: Seat, ask: Ask) -> Hold:
         if (start, end) == (hold.start, hold.end) and ask.key in hold.keys:
             return hold
-        self._drop(hold)
+        self._drop(self.holds[hold.number])
         return self._put(self._for_both(hold, start, end, seat, ask))
 
     def _for_both(self, hold: Hold, start: float, end: float, seat: Seat, ask: Ask) -> Hold:
@@ -323,11 +333,12 @@ class Admission:
     def _hand_over(self, hold: Hold, ask: Ask, start: float, used: set[int], displaced: list[str]) -> bool:
         """Stay while it can, and go on elsewhere: the parts of the window that are not held get their own."""
         begun, lost = len(self._journal), len(displaced)
-        joined = self._instead(hold, hold.start, hold.end, hold.seat, ask)
+        need = _for_either(hold.need, ask.need) or hold.need
+        joined = self._instead(replace(hold, need=need), hold.start, hold.end, hold.seat, ask)
         added = [joined.number]
         for first, last in ((start, hold.start), (hold.end, ask.end)):
             if first < last:
-                part = self._place(ask, hold.need, first, last, displaced)
+                part = self._place(ask, joined.need, first, last, displaced)
                 if part is None:
                     self._roll_back(begun)
                     del displaced[lost:]

@@ -9,6 +9,7 @@ on it. What is no whole free GPU (a CPU, a GPU of which others hold a part) is a
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ Units = NDArray[np.int32]
 WHOLE = SHARE_STEPS
 """Units of one whole device on a lane; Ray counts in the same steps."""
 NEW_LANE = -1
+SIGNS = re.compile(r"[^a-z0-9]")
 FOREVER = float("inf")
 
 
@@ -160,7 +162,12 @@ class Book:
     # Time
 
     def span(self, start: float, end: float) -> tuple[int, int]:
-        """The slots of a window, which is cut out if it is not yet."""
+        """The slots a window touches; what is free does not change within one."""
+        first = bisect_right(self.edges, start) - 1
+        return first, max(bisect_left(self.edges, end), first)
+
+    def cut(self, start: float, end: float) -> tuple[int, int]:
+        """The slots of a window, which begin and end with it."""
         first = self._edge(start)
         return first, (len(self.edges) if end == FOREVER else self._edge(end))
 
@@ -340,8 +347,7 @@ class Book:
 
     def free_since(self, seat: Seat, instant: float, earliest: float) -> float:
         """From when on, at or after ``earliest``, a seat is free without a break until an instant."""
-        last = self._edge(instant)
-        first = max(bisect_right(self.edges, earliest) - 1, 0)
+        first, last = self.span(earliest, instant)
         pool = self.pool.column(seat.node, first, last)
         if seat.lane is None:
             free = pool >= seat.units
@@ -355,7 +361,7 @@ class Book:
 
     def openings(self, need: Need, after: float) -> Openings:
         """From every instant on from ``after``, how long each node or lane stays free for a need."""
-        first = self._edge(after)
+        first, _ = self.span(after, after)
         fit = self.fit(need)
         pool = self.pool.tree[self.pool.size + first : self.pool.size + len(self.edges)]
         whole = np.flatnonzero((fit.whole > 0) & (fit.whole <= self.pool_size) & self._open)
@@ -372,13 +378,13 @@ class Book:
             )
         )
         on = np.concatenate((whole, opens, nodes[lanes]))
-        return Openings(np.array(self.edges[first:]), free, on)
+        return Openings(np.array([after, *self.edges[first + 1 :]]), free, on)
 
     # Taking and giving back
 
     def take(self, seat: Seat, start: float, end: float) -> Seat:
         """Hold a seat; returns it with its lane."""
-        first, last = self.span(start, end)
+        first, last = self.cut(start, end)
         if seat.lane is None:
             self.pool.take(seat.node, first, last, seat.units)
             return seat
@@ -392,7 +398,7 @@ class Book:
 
     def give(self, seat: Seat, start: float, end: float) -> None:
         """Give a seat back."""
-        first, last = self.span(start, end)
+        first, last = self.cut(start, end)
         if seat.lane is None:
             self.pool.take(seat.node, first, last, -seat.units)
             return
@@ -402,11 +408,13 @@ class Book:
 
     def _draw(self, lane: int, first: int, last: int, gpus: int) -> None:
         """Take a GPU for a lane, or give it back, during the slots in which nothing is on it."""
-        idle = np.flatnonzero(self.lanes.column(lane, first, last) == WHOLE)
-        for run in np.split(idle, np.flatnonzero(np.diff(idle) > 1) + 1):
-            if len(run):
-                node = int(self._lane_node[lane])
-                self.pool.take(node, first + int(run[0]), first + int(run[-1]) + 1, gpus)
+        node, idle = int(self._lane_node[lane]), self.lanes.column(lane, first, last) == WHOLE
+        if idle.all():
+            self.pool.take(node, first, last, gpus)
+            return
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], idle, [False]))))
+        for low, high in zip(edges[::2], edges[1::2], strict=True):
+            self.pool.take(node, first + int(low), first + int(high), gpus)
 
     def _idle_lane(self, node: int, first: int, last: int) -> int:
         for lane in self.lanes_of.get(node, ()):
@@ -459,8 +467,7 @@ def units_on(node: Node, need: Need) -> tuple[int, int]:
     memory = _device_bytes(node)
     if memory <= 0 or need.footprint_bytes < 0:
         return 0, 0
-    wanted = need.accelerator
-    if wanted is not None and wanted.casefold() not in (node.accelerator or "").casefold():
+    if need.accelerator is not None and not _is_a(node.accelerator, need.accelerator):
         return 0, 0
     if node.kind is DeviceKind.CPU:
         share = ceil(need.footprint_bytes / memory * SHARE_STEPS)
@@ -469,6 +476,12 @@ def units_on(node: Node, need: Need) -> tuple[int, int]:
     if gpus < 1:
         return 0, max(round(gpus * SHARE_STEPS), 1)
     return min(int(gpus), MAX_GPUS), 0
+
+
+def _is_a(accelerator: str | None, wanted: str) -> bool:
+    """Whether a kind of GPU is the one asked for; ``A100 80GB`` is an ``NVIDIA-A100-80G``."""
+    has, asked = (SIGNS.sub("", name.casefold()).replace("gb", "g") for name in (accelerator or "", wanted))
+    return asked in has
 
 
 def _device_bytes(node: Node) -> int:

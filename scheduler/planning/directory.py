@@ -51,5 +51,5 @@ def _route(group: list[Placement]) -> Route:
         model=target.model,
         names=target.names,
         nodes=tuple(placement.node for placement in group),
-        until=target.until,
+        until=max(placement.target.until for placement in group),
     )

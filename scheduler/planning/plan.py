@@ -271,9 +271,10 @@ def _timed(
             told += 1
             need = _need(action.model.key, admission, booked)
             if need is not None:
-                update["considered"] = explain.answers(
+                answers = explain.answers(
                     admission, need_of(need), at.timestamp(), action.until.timestamp(), booked
                 )
+                update["considered"] = tuple(sorted(answers, key=lambda answer: not answer.fits))
         yield action.model_copy(update=update)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -158,15 +158,13 @@ def _placements(
     booked: Mapping[str, Booked],
     running: Mapping[tuple[str, str], Deployment],
 ) -> Iterator[Placement]:
-    by_model: dict[str, list[Hold]] = defaultdict(list)
+    by_place: dict[tuple[str, int], list[Hold]] = defaultdict(list)
     for hold in holds:
-        by_model[hold.model].append(hold)
-    for model, group in sorted(by_model.items()):
+        by_place[hold.model, hold.seat.node].append(hold)
+    for (model, number), group in sorted(by_place.items()):
+        node = admission.book.nodes[number]
         target = _target(admission, group, booked)
-        replicas = Counter(hold.seat.node for hold in group)
-        for number, count in sorted(replicas.items()):
-            node = admission.book.nodes[number]
-            yield placement(target, node, count, (model, node.name) in running)
+        yield placement(target, node, len(group), (model, node.name) in running)
 
 
 def _target(admission: Admission, group: Iterable[Hold], booked: Mapping[str, Booked]) -> Target:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from calendars.reservation import Dtype, Reservation
 from scheduler.planning.footprint import Sizing
@@ -79,12 +80,18 @@ def identify(reservation: Reservation, catalog: Catalog) -> Model | Refused:
             f"{request.model} was booked with trust_remote_code, which runs code from its repository",
             "Leave trust_remote_code out, or ask the operator to allow it in the catalog.",
         )
-    return Model(
-        repo_id=entry.repo_id if entry else request.model,
-        revision=_branch(request.revision or (entry.revision if entry else None)),
-        task=request.task or (entry.task if entry else None) or DEFAULT_TASK,
-        trust_remote_code=request.trust_remote_code,
+    return _model(
+        entry.repo_id if entry else request.model,
+        _branch(request.revision or (entry.revision if entry else None)),
+        request.task or (entry.task if entry else None) or DEFAULT_TASK,
+        request.trust_remote_code,
     )
+
+
+@lru_cache(maxsize=100_000)
+def _model(repo_id: str, revision: str | None, task: str, trust_remote_code: bool) -> Model:
+    """The same object for the same model, as it keeps its key."""
+    return Model(repo_id=repo_id, revision=revision, task=task, trust_remote_code=trust_remote_code)
 
 
 def resolve(

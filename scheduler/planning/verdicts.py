@@ -29,6 +29,7 @@ from scheduler.types import (
 
 CELLS = 20_000_000
 """Work that may go into explaining refusals: nodes times instants, for all of them together."""
+STARTS_LATER = Reason(code=ReasonCode.STARTS_LATER)
 MAX_EXPLAINED = 50
 """So many refusals are explained whole, the nearest first."""
 
@@ -90,11 +91,14 @@ class Judge:
             reason = placements[0].reason if placements else Reason(code=ReasonCode.BOOKED)
             return say(one.reservation, VerdictState.PLACED, reason, one, nodes)
         if placements:
+            # Where all its replicas will be, though some may be loaded later than others.
+            first = (hold for hold in self.admission.of_booking(key) if hold.start <= ask.start < hold.end)
+            names = (self.admission.book.nodes[hold.seat.node].name for hold in first)
+            nodes = tuple(dict.fromkeys((*nodes, *names)))
             return self._with_loading(
                 say(one.reservation, VerdictState.COMING, placements[0].reason, one, nodes), loadings
             )
-        reason = Reason(code=ReasonCode.STARTS_LATER)
-        return self._with_loading(say(one.reservation, VerdictState.COMING, reason, one), loadings)
+        return self._with_loading(say(one.reservation, VerdictState.COMING, STARTS_LATER, one), loadings)
 
     def _with_loading(self, verdict: Verdict, loadings: list[Loading]) -> Verdict:
         first = [one for one in loadings if one.hold.start == min(other.hold.start for other in loadings)]

@@ -149,11 +149,11 @@ class _Scope:
     def question(self) -> Question:
         """The question, as far as this scope goes."""
         capped = self.capped
-        self.book.span(self.start, self.ask.end)
+        self.book.cut(self.start, self.ask.end)
         while True:
             low = min([self.start, *(hold.start for hold in self.movable)])
             high = max([self.ask.end, *(hold.end for hold in self.movable)])
-            self.first, self.last = self.book.span(low, high)
+            self.first, self.last = self.book.cut(low, high)
             self.edges = np.array(self.book.edges[self.first : self.last])
             left = [self._left(node) for node in self.nodes]
             pieces = [self._of_hold(hold, left) for hold in self.movable]
