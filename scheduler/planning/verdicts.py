@@ -94,7 +94,7 @@ class Judge:
             # Where all its replicas will be, though some may be loaded later than others.
             first = (hold for hold in self.admission.of_booking(key) if hold.start <= ask.start < hold.end)
             names = (self.admission.book.nodes[hold.seat.node].name for hold in first)
-            nodes = tuple(dict.fromkeys((*nodes, *names)))
+            nodes = tuple(sorted({*nodes, *names}))
             return self._with_loading(
                 say(one.reservation, VerdictState.COMING, placements[0].reason, one, nodes), loadings
             )
