@@ -15,6 +15,7 @@ from calendars.source import CalendarSource
 from scheduler.announcer import Announcer
 from scheduler.controller import Cockpit, Controller, Paused, Solver, Stale
 from scheduler.errors import OperatorError
+from scheduler.events import Events
 from scheduler.front import Alone, Front
 from scheduler.heartbeat import Heartbeat, beat
 from scheduler.jobs import ClockJobs, Jobs
@@ -88,7 +89,10 @@ class Daemon:
         self._jobs = jobs or ClockJobs()
         self._steps = Steps(before_step)
         self._announcer = Announcer(console or Console(stderr=True, highlight=False, soft_wrap=True))
-        self._watcher = Watcher(self._history, self._front, self._announcer, clock, on_first_serving)
+        self._events = Events(settings.controller.api_url)
+        self._watcher = Watcher(
+            self._history, self._front, self._announcer, clock, on_first_serving, self._events
+        )
         self._busy = threading.Lock()
         self._asked = Asked()
         self._started, self._passes, self._in_a_row = clock(), 0, 0
@@ -123,6 +127,7 @@ class Daemon:
     def close(self) -> None:
         """Give everything back."""
         self._front.close()
+        self._events.close()
         self._controller.close()
         self._history.close()
 

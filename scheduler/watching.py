@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from scheduler.announcer import Announcer
+from scheduler.events import Events
 from scheduler.front import Front
 from scheduler.heartbeat import OnItsWay
 from scheduler.progress import ON_ITS_WAY, Follower, Progress, Step
@@ -19,6 +20,7 @@ class Watcher:
 
     Args:
         on_first_serving: called once, with the name of the first model that answers.
+        events: told of every step of every model.
     """
 
     def __init__(
@@ -28,9 +30,11 @@ class Watcher:
         announcer: Announcer,
         clock: Callable[[], datetime],
         on_first_serving: Callable[[str], None] | None,
+        events: Events,
     ) -> None:
         self._history = history
         self._front = front
+        self._events = events
         self._announcer = announcer
         self._clock = clock
         self._on_first_serving = on_first_serving
@@ -51,6 +55,8 @@ class Watcher:
             self._inherited = frozenset(one.application for one in loading)
         told = self._follower.update(observed.deployments, now, self._front.said(), self._expected(observed))
         self._announcer.progress(told)
+        for one in told:
+            self._events.tell(_event(one, self._clock()))
         for one in told:
             self._note_load(one, observed)
         self._say_gateway(observed, state)
@@ -129,6 +135,18 @@ class Watcher:
         if self._on_first_serving and serving and status == "RUNNING":
             self._on_first_serving(serving[0].model.name)
             self._on_first_serving = None
+
+
+def _event(one: Progress, at: datetime) -> dict[str, object]:
+    """What another service is told of a step."""
+    return {
+        "at": at.isoformat(),
+        "event": one.step.value,
+        "model_key": one.deployment.model.key,
+        "application": one.deployment.application,
+        "node": one.deployment.node,
+        "seconds": round(one.seconds, 1),
+    }
 
 
 def node_kind(observed: Observed, node: str) -> str:

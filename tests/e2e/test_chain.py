@@ -56,6 +56,7 @@ class Service:
             "NDIF_CALENDAR__CHECK_INTERVAL_SECONDS": "1",
             "NDIF_MODELS__CATALOG": str(self.folder / "models.yml"),
             "NDIF_RAY__DASHBOARD_URL": self.cluster.dashboard_url,
+            "NDIF_CONTROLLER__ADDRESS": self.cluster.address,
             "NDIF_SERVE__PORT": str(self.cluster.serve_port),
             "HF_HOME": str(self.cluster.hf_home),
             "HF_ENDPOINT": "http://127.0.0.1:9",

@@ -79,9 +79,14 @@ class Rules:
         week, at = self._week, self._week.clock()
         controller = week.daemon._controller if week.daemon else None
         plan = controller.handed_over if controller else None
-        for name, status in week.running().items():
-            if name in listed or status is not DeploymentStatus.SERVING:
-                continue
+        going = [
+            name
+            for name, status in week.running().items()
+            if name not in listed and status is DeploymentStatus.SERVING
+        ]
+        if week.calendar.empty and len(going) <= week.settings.guard.min_models:
+            return  # so few may always go, also by the word of a calendar that lies
+        for name in going:
             args = week.ray.serve.apps[name].config["args"]
             alias = args["repo_id"].removeprefix("lab/")
             if not self._booked(alias, at) or week.evicted_until.get(alias, at) > at:

@@ -338,8 +338,13 @@ def _calendar_empty(week: Week) -> None:
     if len(week.running()) > 1:
         week.rules.calendar_lied_at = week.clock()
         week.calendar.empty = True
-        week.later(5.0, lambda: setattr(week.calendar, "empty", False))
+        week.later(5.0, lambda: _calendar_back(week))
         _tick(week)
+
+
+def _calendar_back(week: Week) -> None:
+    week.calendar.empty = False
+    _tick(week)  # nobody polls so seldom that this goes unseen
 
 
 def _node_dies(week: Week) -> None:
