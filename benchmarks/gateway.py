@@ -217,8 +217,8 @@ def care(load: float) -> list[str]:
     if load < 2 * cores:
         return []
     text = (
-        f"Taken beside other work: {load:.0f} processes wanted {cores} cores. Compare rows, not times; and mind"
-        " that Ray's workers run at a lower priority than the bare processes do."
+        f"Taken beside other work: {load:.0f} processes wanted {cores} cores. Compare rows, not times; and"
+        " mind that Ray's workers run at a lower priority than the bare processes do."
     )
     return [text, ""]
 
