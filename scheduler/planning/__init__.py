@@ -1,6 +1,9 @@
 """Decides: from reservations, what is known of models and what was observed, to a plan.
 
 Pure: no IO, no clock, no randomness; the same input gives the same plan. Imports only
-``calendars.reservation``, ``scheduler.types`` and ``scheduler.cluster.node``. In the order of the
-data: ``footprint``, ``targets``, ``placement``, ``diff``, and ``plan`` that calls them all.
+``calendars.reservation``, ``scheduler.types`` and ``scheduler.cluster.node``. In the order of the data:
+``footprint`` and ``targets`` (what is wanted), ``rules`` (who may), ``book`` over ``profile`` and
+``openings`` (what is free when), ``holds``, ``incumbents`` and ``admission`` (who is promised what),
+``exact`` (second opinions), ``schedule`` (what runs now and later), ``explain``, ``verdicts``,
+``directory`` and ``diff`` (what is told and done); ``plan`` calls them all.
 """

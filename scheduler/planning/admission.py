@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 
 from calendars.reservation import MAX_PRIORITY
 from scheduler.planning.book import Book, Need, Seat, units_on
+from scheduler.planning.holds import Ask, Hold, for_either, union, wanted_by
 
 MOVE_ATTEMPTS = 24
 """Nodes that are tried to be cleared for one replica; bounds the work of a verdict."""
@@ -22,54 +23,6 @@ MAX_MOVED = 6
 """Stays that are moved for one replica."""
 MOVES_PER_PLAN = 2_000
 """Nodes that are tried to be cleared in one plan, for all bookings together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One booking as the book sees it; ``start``, ``end`` and ``lead`` in seconds (since the epoch).
-
-    ``lead`` is how long before its start loading begins.
-    """
-
-    key: str
-    model: str
-    need: Need
-    replicas: int
-    start: float
-    end: float
-    lead: float = 0.0
-    priority: int = 0
-    booked_at: float = 0.0
-
-    @property
-    def claim(self) -> tuple[int, float, str]:
-        """Who comes first: the smaller one."""
-        return (-self.priority, self.booked_at, self.key)
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A replica of a model that has a seat during ``[start, end)``, for the bookings in ``keys``.
-
-    ``settled``: it has started or is being loaded, and is not moved. ``kept_until``: nobody may
-    displace it before.
-    """
-
-    number: int
-    model: str
-    need: Need
-    seat: Seat
-    start: float
-    end: float
-    keys: frozenset[str]
-    priority: int
-    settled: bool = False
-    kept_until: float = 0.0
-
-    @property
-    def volume(self) -> float:
-        """What moving it would move: memory and time."""
-        return self.need.footprint_bytes * (self.end - self.start)
 
 
 class Admission:
@@ -158,7 +111,7 @@ class Admission:
     def in_the_way(self, number: int, ask: Ask) -> frozenset[str] | None:
         """The bookings whose going would make room on a node for one replica, none of them needlessly."""
         begun = len(self._journal)
-        wanted = _wanted(ask, ask.need, max(ask.start, self.at), ask.end)
+        wanted = wanted_by(ask, ask.need, max(ask.start, self.at), ask.end)
         placed, gone = self._clear(number, wanted, lambda hold: not hold.keys & {ask.key})
         needed = list[Hold]()
         for hold in gone if placed is not None else ():
@@ -265,7 +218,7 @@ class Admission:
     def _extend(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
         """One stay of both, where it is."""
         first, last = min(hold.start, start), max(hold.end, ask.end)
-        need = _for_either(hold.need, ask.need)
+        need = for_either(hold.need, ask.need)
         if need is None:
             return None
         if self._suits(hold, ask):
@@ -277,7 +230,7 @@ class Admission:
 
     def _suits(self, hold: Hold, ask: Ask) -> bool:
         """Whether a booking can be served by a hold as it is."""
-        need = _for_either(hold.need, ask.need)
+        need = for_either(hold.need, ask.need)
         node = self.book.nodes[hold.seat.node]
         return need is not None and units_on(node, need) == units_on(node, hold.need)
 
@@ -303,7 +256,7 @@ class Admission:
 
     def _move_whole(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
         """One stay of both elsewhere, if neither has started."""
-        need = _for_either(hold.need, ask.need)
+        need = for_either(hold.need, ask.need)
         if hold.settled or need is None:
             return None
         return self._anew(hold, ask, need, min(hold.start, start), max(hold.end, ask.end))
@@ -333,7 +286,7 @@ class Admission:
     def _hand_over(self, hold: Hold, ask: Ask, start: float, used: set[int], displaced: list[str]) -> bool:
         """Stay while it can, and go on elsewhere: the parts of the window that are not held get their own."""
         begun, lost = len(self._journal), len(displaced)
-        need = _for_either(hold.need, ask.need) or hold.need
+        need = for_either(hold.need, ask.need) or hold.need
         joined = self._instead(replace(hold, need=need), hold.start, hold.end, hold.seat, ask)
         added = [joined.number]
         for first, last in ((start, hold.start), (hold.end, ask.end)):
@@ -355,7 +308,7 @@ class Admission:
         if ask.lead and start - ask.lead > self.at:
             seat = self.book.find(need, start - ask.lead, end, near)
         seat = seat or self.book.find(need, start, end, near)
-        wanted = _wanted(ask, need, start, end, settled=start <= self.at)
+        wanted = wanted_by(ask, need, start, end, settled=start <= self.at)
         if seat is not None:
             return self._put(replace(wanted, seat=seat))
         return self._by_moving(wanted) or self._by_displacing(wanted, displaced)
@@ -489,41 +442,3 @@ class Admission:
         self._on_node[hold.seat.node].discard(hold.number)
         for key in hold.keys:
             self._of_key[key].discard(hold.number)
-
-
-def _wanted(ask: Ask, need: Need, start: float, end: float, settled: bool = False) -> Hold:
-    """A hold that has no seat yet."""
-    nowhere, keys = Seat(0, None, 0), frozenset({ask.key})
-    return Hold(-1, ask.model, need, nowhere, start, end, keys, ask.priority, settled)
-
-
-def for_all(needs: Iterable[Need]) -> Need:
-    """What is enough for all; of needs that exclude each other, for the first."""
-    first, *others = needs
-    for other in others:
-        first = _for_either(first, other) or first
-    return first
-
-
-def _for_either(one: Need, other: Need) -> Need | None:
-    """What is enough for both, as one replica can only be run in one way at a time."""
-    if one == other:
-        return one
-    if one.accelerator and other.accelerator and one.accelerator != other.accelerator:
-        return None
-    return Need(
-        max(one.footprint_bytes, other.footprint_bytes),
-        max(one.gpus or 0, other.gpus or 0) or None,
-        one.accelerator or other.accelerator,
-    )
-
-
-def union(windows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Windows joined where they touch or overlap."""
-    joined: list[tuple[float, float]] = []
-    for start, end in sorted(windows):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((start, end))
-    return joined

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from calendars.reservation import MAX_GPUS
 from scheduler.cluster.node import Cluster, DeviceKind, Node
 from scheduler.planning.footprint import SHARE_STEPS, gpus_needed
+from scheduler.planning.openings import FOREVER, Openings
+from scheduler.planning.profile import Profile, Units
 
-Units = NDArray[np.int32]
 WHOLE = SHARE_STEPS
 """Units of one whole device on a lane; Ray counts in the same steps."""
 NEW_LANE = -1
 SIGNS = re.compile(r"[^a-z0-9]")
-FOREVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,72 +53,6 @@ class Seat:
     node: int
     lane: int | None
     units: int
-
-
-class Profile:
-    """What is free in each column during each slot of time, with minima over ranges of slots.
-
-    A segment tree over slots whose entries are rows over columns: a query reduces ``2 log2(slots)``
-    rows, a change touches one column.
-    """
-
-    def __init__(self, slots: int, free: Units) -> None:
-        self.size = 1 << max(slots - 1, 1).bit_length()
-        self.tree: Units = np.tile(free.astype(np.int32), (2 * self.size, 1))
-
-    def least(self, first: int, last: int) -> Units:
-        """The least that is free in each column during slots ``[first, last)``."""
-        rows: list[int] = []
-        low, high = first + self.size, last + self.size
-        while low < high:
-            if low & 1:
-                rows.append(low)
-                low += 1
-            if high & 1:
-                high -= 1
-                rows.append(high)
-            low >>= 1
-            high >>= 1
-        if len(rows) == 1:
-            only: Units = self.tree[rows[0]]
-            return only
-        least: Units = np.minimum.reduce(self.tree[rows], axis=0)
-        return least
-
-    def column(self, column: int, first: int, last: int) -> Units:
-        """What is free in one column, slot by slot."""
-        return self.tree[self.size + first : self.size + last, column]
-
-    def take(self, column: int, first: int, last: int, units: int) -> None:
-        """Take units away during slots ``[first, last)``; a negative number gives them back."""
-        if first >= last:
-            return
-        own = self.tree[:, column]
-        low, high = self.size + first, self.size + last
-        own[low:high] -= units
-        low, high = low >> 1, ((high - 1) >> 1) + 1
-        while low:
-            np.minimum(own[2 * low : 2 * high : 2], own[2 * low + 1 : 2 * high : 2], out=own[low:high])
-            low, high = low >> 1, ((high - 1) >> 1) + 1
-
-    def widen(self, free: Units) -> None:
-        """More columns, free as told at all times."""
-        self.tree = np.hstack((self.tree, np.tile(free.astype(np.int32), (2 * self.size, 1))))
-
-    def split(self, slot: int, slots: int) -> None:
-        """Make two slots of one; ``slots`` is their number before."""
-        leaves = self.tree[self.size : self.size + slots]
-        leaves = np.insert(leaves, slot, leaves[slot], axis=0)
-        if slots + 1 > self.size:
-            self.size *= 2
-            self.tree = np.empty((2 * self.size, leaves.shape[1]), dtype=np.int32)
-        self.tree[self.size : self.size + slots + 1] = leaves
-        self.tree[self.size + slots + 1 :] = leaves[-1]
-        level = self.size
-        while level > 1:
-            pairs = self.tree[level : 2 * level]
-            np.minimum(pairs[::2], pairs[1::2], out=self.tree[level >> 1 : level])
-            level >>= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,37 +363,6 @@ class Book:
         self.lanes_of.setdefault(node, []).append(lane)
         self.lane_count += 1
         return lane
-
-
-@dataclass(frozen=True, slots=True)
-class Openings:
-    """When a need would find room: ``free`` by instant and column, each column on the node in ``on``."""
-
-    instants: NDArray[np.float64]
-    free: NDArray[np.bool_]
-    on: NDArray[np.intp]
-
-    def _until(self) -> NDArray[np.float64]:
-        """Until when each column stays free from each instant on."""
-        ends = np.where(self.free, len(self.instants), np.arange(len(self.instants))[:, None])
-        until = np.minimum.accumulate(ends[::-1], axis=0)[::-1]
-        return np.append(self.instants, FOREVER)[until]
-
-    def first(self, seconds: float) -> float | None:
-        """The first instant from which some node is free that long."""
-        if not self.free.size:
-            return None
-        long_enough = (self._until() - self.instants[:, None] >= seconds) & self.free
-        found = np.flatnonzero(long_enough.any(axis=1))
-        return float(self.instants[found[0]]) if len(found) else None
-
-    def longest(self) -> tuple[int, float] | None:
-        """The node that stays free longest from the first instant on, and until when."""
-        if not self.free.size or not self.free[0].any():
-            return None
-        until = np.where(self.free[0], self._until()[0], 0.0)
-        best = int(until.argmax())
-        return int(self.on[best]), float(until[best])
 
 
 def units_on(node: Node, need: Need) -> tuple[int, int]:

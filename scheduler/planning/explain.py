@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from scheduler.cluster.node import DeviceKind, Node
-from scheduler.planning.admission import Admission, Ask, Hold
-from scheduler.planning.book import FOREVER, Need
+from scheduler.planning.admission import Admission
+from scheduler.planning.book import Need
 from scheduler.planning.footprint import SHARE_STEPS, Sizing
+from scheduler.planning.holds import Ask, Hold
+from scheduler.planning.openings import FOREVER
 from scheduler.planning.targets import Booked
 from scheduler.types import (
     Checkpoint,

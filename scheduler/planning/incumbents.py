@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from scheduler.cluster.node import Node
-from scheduler.planning.admission import Admission, Ask, for_all, union
+from scheduler.planning.admission import Admission
 from scheduler.planning.book import Need, units_on
 from scheduler.planning.footprint import SHARE_STEPS
+from scheduler.planning.holds import Ask, for_all, union
 from scheduler.types import Deployment, Stay
 
 

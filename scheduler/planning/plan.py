@@ -9,12 +9,13 @@ from operator import attrgetter
 
 from calendars.reservation import Reading, Reservation
 from scheduler.planning import explain
-from scheduler.planning.admission import Admission, Ask
+from scheduler.planning.admission import Admission
 from scheduler.planning.book import Book
 from scheduler.planning.diff import diff
 from scheduler.planning.directory import directory
 from scheduler.planning.exact import Opinion, OpinionState, Question, follow, obvious, question
 from scheduler.planning.footprint import Loads
+from scheduler.planning.holds import Ask
 from scheduler.planning.incumbents import restore
 from scheduler.planning.rules import keep_to
 from scheduler.planning.schedule import schedule

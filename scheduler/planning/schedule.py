@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from scheduler.cluster.node import DeviceKind, Node
-from scheduler.planning.admission import Admission, Hold, union
+from scheduler.planning.admission import Admission
 from scheduler.planning.book import Need, Seat
 from scheduler.planning.footprint import Loads, gpus_needed
+from scheduler.planning.holds import Hold, union
 from scheduler.planning.targets import Booked, merge
 from scheduler.types import ActionKind, Deployment, Model, Placement, Reason, ReasonCode, Step, Target
 

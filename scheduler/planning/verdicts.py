@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 from calendars.reservation import Misunderstood, Reservation
 from scheduler.planning import explain
-from scheduler.planning.admission import Admission, Ask
+from scheduler.planning.admission import Admission
 from scheduler.planning.book import Need
 from scheduler.planning.exact import Opinion, OpinionState
 from scheduler.planning.footprint import Sizing
+from scheduler.planning.holds import Ask
 from scheduler.planning.schedule import Loading, Schedule
 from scheduler.planning.targets import Booked, Refused
 from scheduler.types import (

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from scheduler.cluster.node import Cluster, Node
-from scheduler.planning.admission import Admission, Ask, Hold
+from scheduler.planning.admission import Admission
 from scheduler.planning.book import WHOLE, Book, Need
+from scheduler.planning.holds import Ask, Hold
 from tests.scheduler.builders import GIB, cluster, gpus
 
 SECONDS = 20.0

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.planning.admission import Admission, Ask
+from scheduler.planning.admission import Admission
 from scheduler.planning.book import Need
 from scheduler.planning.exact import (
     Limits,
@@ -16,6 +16,7 @@ from scheduler.planning.exact import (
     solve,
 )
 from scheduler.planning.exact.asking import count_terms
+from scheduler.planning.holds import Ask
 from tests.scheduler.builders import GIB, cpu, gpus
 from tests.scheduler.exact_desk import (
     SECONDS,

@@ -9,9 +9,10 @@ from dataclasses import replace
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
-from scheduler.planning.admission import Admission, Ask, Hold
+from scheduler.planning.admission import Admission
 from scheduler.planning.book import Seat
 from scheduler.planning.exact import Limits, OpinionState, follow, question, solve
+from scheduler.planning.holds import Ask, Hold
 from tests.scheduler.builders import gpus
 from tests.scheduler.exact_desk import SECONDS, admission, assert_kept, booked, kept, overbooked
 

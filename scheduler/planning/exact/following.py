@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from scheduler.planning.admission import Admission, Ask, Hold
+from scheduler.planning.admission import Admission
 from scheduler.planning.book import NEW_LANE, Book, Seat
 from scheduler.planning.exact.asking import missing, name_of
 from scheduler.planning.exact.words import LaneName, Move, Opinion, OpinionState, StayName
+from scheduler.planning.holds import Ask, Hold
 
 
 def follow(admission: Admission, ask: Ask, opinion: Opinion) -> bool:

@@ -1,0 +1,94 @@
+"""What a booking asks for, and what is held for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scheduler.planning.book import Need, Seat
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One booking as the book sees it; ``start``, ``end`` and ``lead`` in seconds (since the epoch).
+
+    ``lead`` is how long before its start loading begins.
+    """
+
+    key: str
+    model: str
+    need: Need
+    replicas: int
+    start: float
+    end: float
+    lead: float = 0.0
+    priority: int = 0
+    booked_at: float = 0.0
+
+    @property
+    def claim(self) -> tuple[int, float, str]:
+        """Who comes first: the smaller one."""
+        return (-self.priority, self.booked_at, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A replica of a model that has a seat during ``[start, end)``, for the bookings in ``keys``.
+
+    ``settled``: it has started or is being loaded, and is not moved. ``kept_until``: nobody may
+    displace it before.
+    """
+
+    number: int
+    model: str
+    need: Need
+    seat: Seat
+    start: float
+    end: float
+    keys: frozenset[str]
+    priority: int
+    settled: bool = False
+    kept_until: float = 0.0
+
+    @property
+    def volume(self) -> float:
+        """What moving it would move: memory and time."""
+        return self.need.footprint_bytes * (self.end - self.start)
+
+
+def wanted_by(ask: Ask, need: Need, start: float, end: float, settled: bool = False) -> Hold:
+    """A hold that has no seat yet."""
+    nowhere, keys = Seat(0, None, 0), frozenset({ask.key})
+    return Hold(-1, ask.model, need, nowhere, start, end, keys, ask.priority, settled)
+
+
+def for_all(needs: Iterable[Need]) -> Need:
+    """What is enough for all; of needs that exclude each other, for the first."""
+    first, *others = needs
+    for other in others:
+        first = for_either(first, other) or first
+    return first
+
+
+def for_either(one: Need, other: Need) -> Need | None:
+    """What is enough for both, as one replica can only be run in one way at a time."""
+    if one == other:
+        return one
+    if one.accelerator and other.accelerator and one.accelerator != other.accelerator:
+        return None
+    return Need(
+        max(one.footprint_bytes, other.footprint_bytes),
+        max(one.gpus or 0, other.gpus or 0) or None,
+        one.accelerator or other.accelerator,
+    )
+
+
+def union(windows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Windows joined where they touch or overlap."""
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted(windows):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
