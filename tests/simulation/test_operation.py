@@ -10,6 +10,8 @@ import pytest
 
 from calendars.google_events import STATE_PROPERTY
 from scheduler.cluster.dashboard import Dashboard
+from scheduler.errors import OperatorError
+from scheduler.settings import Settings
 from scheduler.store.orders import OrderKind
 from tests.simulation.harness import World, world
 
@@ -274,6 +276,33 @@ def test_one_application_of_ours_that_cannot_be_read_stops_nothing(lab: World) -
     assert "ndif-model-strange" in statuses
     assert list(lab.heartbeat.unreadable) == ["ndif-model-strange"]
     assert len(said(lab, "ndif-model-strange")) == 1
+
+
+# Settings
+
+
+def test_settings_are_read_anew_when_asked_and_bad_ones_are_told_and_not_taken(
+    lab: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calendar = lab.settings.calendar.model_copy(update={"warn_before_end_minutes": 30.0})
+    changed = lab.settings.model_copy(update={"calendar": calendar})
+
+    def unusable() -> Settings:
+        raise OperatorError("NDIF_SERVE__PORT is 'x'.", "Correct it.")
+
+    monkeypatch.setattr("scheduler.daemon.set_up_logging", lambda _: None)
+    monkeypatch.setattr(lab.daemon, "_reload", unusable)
+    lab.daemon._asked._reload.set()
+    lab.poll()
+    assert len(said(lab, "NDIF_SERVE__PORT is 'x'")) == 1
+    monkeypatch.setattr(lab.daemon, "_reload", lambda: changed)
+    lab.daemon._asked._reload.set()
+    lab.poll()
+    assert said(lab, "The settings were read anew")
+    lab.run_until("2026-03-25T11:29:59")
+    assert "It ends at" not in lab.calendar.event("running")["description"]
+    lab.run_until("2026-03-25T11:30:01")
+    assert "It ends at" in lab.calendar.event("running")["description"]
 
 
 # The end
