@@ -82,6 +82,8 @@ def rows(wanted: Iterable[Case], progress: Progress) -> Iterator[Row]:
         for setting in Setting:
             case = f"{family}, {nodes} nodes, load {load:.0%}, seed {seed}, {setting}"
             progress.update(bar, description=f"{case}: bound")
+            if not progress.console.is_terminal:
+                progress.console.print(case)
             instance = FAMILIES[family](nodes, load, seed, equal=setting is Setting.PROMISED)
             bound = upper_bound(instance)
             for policy in POLICIES[setting]:

@@ -102,7 +102,8 @@ def _costs(rows: Iterable[Row]) -> str:
                     lines.append((f"{family}, {nodes:,} nodes, {setting}: {policy}", *_cost(found)))
     head = (
         "",
-        "seconds",
+        "clock",
+        "processor",
         "memory",
         "verdict p50",
         "p99",
@@ -129,6 +130,7 @@ def _cost(found: list[Row]) -> tuple[str, ...]:
 
     return (
         f"{statistics.median(row.seconds for row in found):.2f} s",
+        f"{statistics.median(row.processor_seconds for row in found):.2f} s",
         f"{max(row.memory_mib for row in found):.0f} MiB",
         median(row.verdict_ms_p50 for row in found),
         median(row.verdict_ms_p99 for row in found),

@@ -37,7 +37,7 @@ def _free(rows: Iterable[Row]) -> Iterator[Line]:
     if ours:
         share = statistics.mean(row.share for row in ours)
         ndif = statistics.mean(row.share for row in large if row.policy == "NDIF's way")
-        seconds = statistics.median(row.seconds for row in ours)
+        seconds = statistics.median(row.processor_seconds for row in ours)
         measured = f"{share:.1%} (NDIF's way {ndif:.1%})"
         what = f"free, {LARGE:,} nodes, load 100 %"
         yield _line(f"{what}: share", f"≥ {FREE_SHARE:.0%}", measured, share >= FREE_SHARE)

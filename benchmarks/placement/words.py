@@ -17,11 +17,11 @@ its start in the mean, and no answer is taken back. The first three fix the node
 rules; *ours* may still move what has not started.""",
 }
 ABOUT_TIME = """\
-At a load of 100 %. *Seconds* are those of the clock for the whole instance, *memory* the most that was
-added while it ran, each in a process of its own. Verdicts and slots are in processor time, as the machine
-had other work; the next slot is looked for when everything is booked. *Late* are placed bookings whose room
-was not free for as long before their start as loading takes (30 s and 200 MiB/s), *by* how much in the
-mean; who decides at the start is always late."""
+At a load of 100 %, for the whole instance. The machine had other work, so targets are held against processor
+time, in which verdicts and slots are told, too; *clock* is what passed meanwhile. *Memory* is the most that
+was added while it ran, each in a process of its own. The next slot is looked for when everything is booked.
+*Late* are placed bookings whose room was not free for as long before their start as loading takes (30 s and
+200 MiB/s), *by* how much in the mean; who decides at the start is always late."""
 ABOUT_PLANS = """\
 `make_plan`, the function that `plan` and the daemon call, at a load of 100 %: resolving, admission,
 schedule, verdicts with their explanations, differences. *One event changed*: the plan after it, which
