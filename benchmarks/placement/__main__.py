@@ -36,7 +36,9 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="seeds of each case (default: more where it is small)")
     parser.add_argument("--quick", action="store_true", help="10 nodes, one load, one seed; writes no docs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every row there, too")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing; take rows written before")
+    parser.add_argument(
+        "--read", type=Path, nargs="+", metavar="FILE", help="measure nothing; take these rows"
+    )
     parser.add_argument("--docs", type=Path, metavar="DIR", help="where page and plot go (default: docs/)")
     asked = parser.parse_args(words)
     unknown = [name for name in asked.families if name not in FAMILIES]
@@ -107,10 +109,20 @@ def run(asked: argparse.Namespace) -> Results:
     return Results(command="python -m benchmarks.placement", machine=machine(), rows=found, plans=plans)
 
 
+def joined(files: Iterable[Path]) -> Results:
+    """What was measured in several runs, as if it had been one."""
+    first, *rest = (Results.model_validate_json(file.read_text()) for file in files)
+    found, plans = list(first.rows), dict(first.plans)
+    for one in rest:
+        found += one.rows
+        plans |= one.plans
+    return first.model_copy(update={"rows": tuple(found), "plans": plans})
+
+
 def main(words: list[str] | None = None) -> None:
     """Measure, print the page, and write what was asked for."""
     asked = arguments(words)
-    results = Results.model_validate_json(asked.read.read_text()) if asked.read else run(asked)
+    results = joined(asked.read) if asked.read else run(asked)
     if asked.json:
         asked.json.write_text(results.model_dump_json(indent=1) + "\n")
     text = page(results)

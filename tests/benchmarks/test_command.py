@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.placement.__main__ import arguments, cases, main
+from benchmarks.placement.__main__ import arguments, cases, joined, main
 from benchmarks.placement.instance import Setting
 from benchmarks.placement.measure import POLICIES
 from benchmarks.placement.report import PAGE, PLOT, Results
@@ -42,6 +42,15 @@ def test_rows_that_were_written_make_the_same_page(written: Path, tmp_path: Path
     main(["--read", str(written / "rows.json"), "--docs", str(tmp_path)])
     assert (tmp_path / PAGE).read_text() == (written / PAGE).read_text()
     assert (tmp_path / PLOT).read_bytes() == (written / PLOT).read_bytes()
+
+
+def test_rows_of_several_runs_are_joined(written: Path, tmp_path: Path) -> None:
+    one = Results.model_validate_json((written / "rows.json").read_text())
+    other = one.model_copy(update={"rows": one.rows[:1], "plans": {9: one.plans[4]}})
+    (tmp_path / "other.json").write_text(other.model_dump_json())
+    both = joined([written / "rows.json", tmp_path / "other.json"])
+    assert both.rows == (*one.rows, one.rows[0])
+    assert set(both.plans) == {4, 9}
 
 
 def test_targets_are_met_or_missed_by_what_was_measured(written: Path) -> None:
