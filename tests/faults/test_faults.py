@@ -90,14 +90,16 @@ def test_a_replica_that_is_killed_is_brought_back(serving: Bench) -> None:
     measure(serving, "replica killed: answering again", since, 45)
 
 
-def test_without_serves_controller_requests_go_on(serving: Bench) -> None:
+def test_without_serves_controller_requests_go_on_after_some_seconds(serving: Bench) -> None:
     with serving.asking() as asking:
         before = [one["pid"] for one in serving.replicas()]
         since = kill(serving.actor("SERVE_CONTROLLER_ACTOR"))
         wait_until(lambda: [one["pid"] for one in _replicas(serving)] == before, 30, "Serve knows it again")
         measure(serving, "Serve's controller killed: known again", since, 30)
-    assert asking.answered > 3
-    assert asking.failed == 0, asking.longest_gap
+        answered = asking.answered
+        wait_until(lambda: asking.answered > answered + 2, 30, "requests are answered again")
+    serving.measured["Serve's controller killed: longest time without an answer"] = asking.longest_gap
+    assert asking.longest_gap < 30
 
 
 def test_a_proxy_that_is_killed_comes_back(serving: Bench) -> None:
