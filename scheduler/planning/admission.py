@@ -11,14 +11,18 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, islice
 
 from calendars.reservation import MAX_PRIORITY
 from scheduler.planning.book import Book, Need, Seat, units_on
 from scheduler.planning.holds import Ask, Hold, for_either, union, wanted_by
 
-MOVE_ATTEMPTS = 24
-"""Nodes that are tried to be cleared for one replica; bounds the work of a verdict."""
+ATTEMPTS = (32, 6, 6)
+"""Nodes tried to be cleared for one replica, for each that makes room for it, and for each of these."""
+MOVES_PER_REPLICA = 60
+"""Nodes that are tried to be cleared for one replica, all in all: bounds the work of a verdict."""
+CLEARED = 24
+"""Nodes that are tried to be cleared of lower priorities for one replica."""
 MAX_MOVED = 6
 """Stays that are moved for one replica."""
 MOVES_PER_PLAN = 2_000
@@ -44,6 +48,7 @@ class Admission:
         self.holds: dict[int, Hold] = {}
         self.asks: dict[str, Ask] = {}
         self.moves_left = MOVES_PER_PLAN
+        self._moves = 0
         self.displaced: dict[str, str] = {}
         self._of_model: dict[str, set[int]] = {}
         self._of_key: dict[str, set[int]] = {}
@@ -315,18 +320,40 @@ class Admission:
 
     # Room that is made
 
-    def _by_moving(self, wanted: Hold) -> Hold | None:
-        """Clear a node of what has not started and finds another place."""
-        for node in self._worth_clearing(wanted, lambda hold: not hold.settled):
-            if self.moves_left <= 0:
+    def _by_moving(self, wanted: Hold, depth: int = 0) -> Hold | None:
+        """Clear a node of what has not started and can be elsewhere, by moving others in turn if it must."""
+        if not depth:
+            self._moves = min(MOVES_PER_REPLICA, self.moves_left)
+        for node in islice(self._worth_clearing(wanted, _is_pending), ATTEMPTS[depth]):
+            if self._moves <= 0:
                 return None
+            self._moves -= 1
             self.moves_left -= 1
             begun = len(self._journal)
-            placed, gone = self._clear(node, wanted, lambda hold: not hold.settled)
-            if placed is not None and all(self._again(hold) for hold in gone):
-                return placed
+            placed, gone = self._clear(node, wanted, _is_pending)
+            if placed is not None and self._elsewhere(placed, gone, depth):
+                return self.holds[placed.number]
             self._roll_back(begun)
         return None
+
+    def _elsewhere(self, placed: Hold, gone: Iterable[Hold], depth: int) -> bool:
+        """Seat all that was cleared away for a hold, which itself stays where it is."""
+        for hold in gone:
+            if self._again(hold):
+                continue
+            if depth + 1 == len(ATTEMPTS):
+                return False
+            self._settle(placed.number, True)
+            if self._by_moving(replace(hold, number=-1), depth + 1) is None:
+                return False
+        self._settle(placed.number, placed.settled)
+        return True
+
+    def _settle(self, number: int, settled: bool) -> None:
+        hold = self.holds[number]
+        if hold.settled != settled:
+            self._drop(hold)
+            self._put(replace(hold, settled=settled))
 
     def _by_displacing(self, wanted: Hold, displaced: list[str]) -> Hold | None:
         """Clear a node of lower priorities, at the least loss; what is kept for a while still, later."""
@@ -372,7 +399,7 @@ class Admission:
             ):
                 yield node
                 tried += 1
-                if tried == MOVE_ATTEMPTS:
+                if tried == CLEARED:
                     return
 
     def _clear(
@@ -442,3 +469,7 @@ class Admission:
         self._on_node[hold.seat.node].discard(hold.number)
         for key in hold.keys:
             self._of_key[key].discard(hold.number)
+
+
+def _is_pending(hold: Hold) -> bool:
+    return not hold.settled
