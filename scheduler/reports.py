@@ -61,11 +61,12 @@ def _report(
         asides = tuple(answer(node) for node in verdict.considered[:NODES_SHOWN])
         if verdict.earliest:
             asides = (f"It would fit from {verdict.earliest:%Y-%m-%d %H:%M} UTC on.", *asides)
+        if verdict.refusal and verdict.refusal.longest_until:
+            until = f"{verdict.refusal.longest_until:%Y-%m-%d %H:%M}"
+            asides = (*asides, f"From its own start it would fit until {until} UTC.")
         return Report(key=verdict.event, state="refused", lines=_why(verdict), asides=asides)
     if verdict.model is None or not verdict.nodes:
-        return Report(
-            key=verdict.event, state="scheduled", lines=("It will be loaded shortly before its start.",)
-        )
+        return Report(key=verdict.event, state="scheduled", lines=(_when_loaded(verdict),))
     found = [running.get((verdict.model.key, node)) for node in verdict.nodes]
     failed = next((one for one in found if one and _has_failed(one)), None)
     if failed is not None:
@@ -83,6 +84,15 @@ def _report(
 
 def _ends(end: datetime) -> str:
     return f"It ends at {end:%H:%M} UTC; what is asked until then is answered."
+
+
+def _when_loaded(verdict: Verdict) -> str:
+    minutes = round(verdict.late_seconds / 60)
+    if not minutes:
+        return "It will be loaded shortly before its start."
+    who = ", ".join(f"“{title}”" for title in verdict.late_because)
+    until = f"when {who} ends" if who else "then"
+    return f"Its room is free only {until}, so it will serve about {minutes} min after its start."
 
 
 def _has_failed(one: Deployment) -> bool:

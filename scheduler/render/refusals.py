@@ -39,7 +39,7 @@ def around(verdict: Verdict, at: datetime, zone: tzinfo | None = None) -> Iterat
         yield f"What would help: {' or '.join(filter(None, (', '.join(words[:-1]), words[-1])))}."
     if refusal.in_the_way:
         yield f"In the way: {titles(refusal.in_the_way)}."
-    if proof := _proof(verdict, refusal):
+    if proof := _proof(verdict, refusal, at, zone):
         yield proof
 
 
@@ -106,9 +106,11 @@ def _slots(verdict: Verdict, refusal: Refusal, at: datetime, zone: tzinfo | None
         yield f"From its own start it would fit until {moment(refusal.longest_until, at, zone)}."
 
 
-def _proof(verdict: Verdict, refusal: Refusal) -> str | None:
+def _proof(verdict: Verdict, refusal: Refusal, at: datetime, zone: tzinfo | None) -> str | None:
     if verdict.refusal is None or verdict.reason.kind is not ReasonKind.LATER:
         return None
+    if refusal.full_at:
+        return f"Proven: at {moment(refusal.full_at, at, zone)} more is promised and asked for than there is."
     if refusal.proof is Proof.PROVEN:
         return "Proven: however what has not started were laid out, there would be no room."
     if refusal.proof is Proof.NOT_FOUND:

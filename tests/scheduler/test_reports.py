@@ -6,7 +6,7 @@ from calendars.reservation import Misunderstood, Reading
 from calendars.write_back import Report
 from scheduler.reports import reports
 from scheduler.types import Deployment, DeploymentStatus, Plan
-from tests.scheduler.builders import booking, carried_out, cluster, cpu, deployed, known, planned
+from tests.scheduler.builders import booking, carried_out, cluster, cpu, deployed, gpus, known, planned
 
 ON = cluster(cpu("c", 8))
 URL = "http://models.example.org:8267"
@@ -79,3 +79,12 @@ def test_what_is_said_does_not_change_by_itself() -> None:
     again = planned(bookings, ON, sizes, running=running)
     third = planned(bookings, ON, sizes, running=running)
     assert told(again, running) == told(third, running)
+
+
+def test_what_will_be_late_is_told_by_how_much_and_why() -> None:
+    both = [booking("org/a", end=2), booking("org/b", start=2, end=4)]
+    plan = planned(both, cluster(gpus("x", 1, 80)), known(a=80, b=80))
+    (late,) = [one for one in told(plan) if one.key == both[1].key]
+    assert late.lines == (
+        "Its room is free only when “org/a” ends, so it will serve about 2 min after its start.",
+    )
