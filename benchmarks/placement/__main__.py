@@ -15,7 +15,7 @@ from benchmarks.placement.bound import upper_bound
 from benchmarks.placement.instance import Setting
 from benchmarks.placement.measure import FAMILIES, POLICIES, Row, measure, plan_times_apart
 from benchmarks.placement.plot import plot
-from benchmarks.placement.report import PAGE, PLOT, Results, machine, page
+from benchmarks.placement.report import PAGE, PLOT, Results, drawn, machine, page
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SIZES, LOADS = (10, 100, 1000), (0.7, 0.9, 1.0, 1.2)
@@ -128,7 +128,8 @@ def main(words: list[str] | None = None) -> None:
     text = page(results)
     if asked.docs:
         (asked.docs / PAGE).write_text(text)
-        plot(results.rows, asked.docs / PLOT)
+        if drawn(results.rows):
+            plot(drawn(results.rows), asked.docs / PLOT)
     sys.stdout.write(text)
 
 

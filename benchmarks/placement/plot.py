@@ -19,7 +19,7 @@ COLOURS = ("#d55e00", "#e69f00", "#cc79a7", "#56b4e9", "#009e73", "#000000")
 def plot(rows: Iterable[Row], path: Path) -> None:
     """Share by load: a row of panels for each setting, a column for each size of the synthetic weeks."""
     matplotlib.rcParams["svg.hashsalt"] = "placement"
-    rows = [row for row in rows if row.family == "synthetic"]
+    rows = list(rows)
     sizes = sorted({row.nodes for row in rows})
     figure = Figure(figsize=(3.6 * len(sizes) + 2, 6.4))
     panels = figure.subplots(len(Setting), len(sizes), sharey=True, squeeze=False)

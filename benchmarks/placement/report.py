@@ -39,8 +39,9 @@ def page(results: Results) -> str:
         INTRODUCTION.format(command=results.command, machine=results.machine),
         "## What was asked for\n\n"
         + _table(("", "asked", "measured", ""), targets(results.rows, results.plans)),
-        f"![Share of the bound by load, setting and number of nodes]({PLOT})",
     ]
+    if drawn(results.rows):
+        parts.append(f"![Share of the bound by load, setting and number of nodes]({PLOT})")
     for setting in Setting:
         rows = [row for row in results.rows if row.setting is setting]
         if rows:
@@ -49,6 +50,11 @@ def page(results: Results) -> str:
     if results.plans:
         parts += ["## Whole plans", ABOUT_PLANS, _plans(results)]
     return "\n\n".join(parts) + "\n"
+
+
+def drawn(rows: Iterable[Row]) -> list[Row]:
+    """The rows that the plot shows."""
+    return [row for row in rows if row.family == "synthetic"]
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

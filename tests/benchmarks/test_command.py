@@ -53,6 +53,15 @@ def test_rows_of_several_runs_are_joined(written: Path, tmp_path: Path) -> None:
     assert set(both.plans) == {4, 9}
 
 
+def test_rows_of_traces_alone_are_not_drawn(written: Path, tmp_path: Path) -> None:
+    one = Results.model_validate_json((written / "rows.json").read_text())
+    traces = tuple(row.model_copy(update={"family": "openb"}) for row in one.rows)
+    (tmp_path / "rows.json").write_text(one.model_copy(update={"rows": traces}).model_dump_json())
+    main(["--read", str(tmp_path / "rows.json"), "--docs", str(tmp_path)])
+    assert PLOT not in (tmp_path / PAGE).read_text()
+    assert not (tmp_path / PLOT).exists()
+
+
 def test_targets_are_met_or_missed_by_what_was_measured(written: Path) -> None:
     results = Results.model_validate_json((written / "rows.json").read_text())
     ours = next(row for row in results.rows if row.policy == "ours" and row.setting is Setting.PROMISED)
