@@ -130,7 +130,9 @@ def _loadings(
     for begin, number, lead in sorted(wanted)[:MAX_STEPS]:
         hold = admission.holds[number]
         there = running.get((hold.model, nodes[hold.seat.node].name))
-        if there is not None and hold.keys & set(there.reservations):
+        reckoned = loads.sizing.lead_seconds(hold.need.footprint_bytes)
+        soon = hold.start - now <= max(reckoned, loads.longest_seconds(hold.model, hold.need.footprint_bytes))
+        if there is not None and soon and hold.keys & set(there.reservations):
             found[number] = Loading(hold, 0.0, now)
             continue
         free = admission.book.free_since(hold.seat, hold.start, max(begin, now))
