@@ -20,6 +20,7 @@ Examples
   HOST_IP=192.168.1.10 ./start.sh head              a head that others can join
   RAY_ADDRESS=192.168.1.10:6380 ./start.sh worker   join it (copy the head's var/ray_token first)
   ./start.sh test -m "not ray"                      the fast tests
+  ./start.sh test -m faults -s                      those that kill parts of a Ray cluster, and what they took
 
 The environment is made in .venv, from Python 3.11 or 3.12, and made again when pyproject.toml or
 constraints.txt change. NDIF_PYTHON names the Python to make it from; NDIF_NO_VENV=1 takes the Python
@@ -137,7 +138,7 @@ run_tests() {
   fi
   # what needs no Ray side by side, then what does, one after the other: it takes the whole machine
   check pytest -m "not ray" -n auto
-  check pytest -m ray
+  check pytest -m "ray and not faults"
 }
 
 # Another environment that is active in the caller's shell must not leak into ours.

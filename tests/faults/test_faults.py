@@ -21,7 +21,7 @@ from tests.faults.bench import Bench, kill
 from tests.ray_cluster import RayCluster, wait_until
 from tests.tiny_model import model_key
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 LONG_AGO = datetime.fromtimestamp(0, UTC)
 STEPS = ("reading the calendars", "observing", "planning", "applying", "after the PUT")

@@ -20,7 +20,7 @@ from scheduler.settings import ROOT
 from tests.ray_cluster import free_port, wait_until
 from tests.tiny_model import TINY_REPO_ID, write_tiny_model
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 
 @pytest.mark.timeout(400)
