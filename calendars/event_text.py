@@ -57,6 +57,7 @@ _ALSO_WRITTEN = {
     "gpu": ("gpus", "accelerator"),
     "gpu_type": ("accelerator",),
     "gpu_kind": ("accelerator",),
+    "privacy": ("private",),
 }
 """Words people use for a key that do not look like it; treated like misspellings of it."""
 

@@ -27,6 +27,7 @@ FIELDS = (
     "accelerator",
     "priority",
     "trust_remote_code",
+    "private",
 )
 """Keys understood at the start of a description line, in the order they are rendered."""
 
@@ -136,4 +137,5 @@ READERS = {
         "10",
     ),
     "trust_remote_code": Field(_yes_or_no, "true or false", "true"),
+    "private": Field(_yes_or_no, "yes or no", "yes"),
 }

@@ -80,6 +80,7 @@ class GoogleCalendar:
         ``booked_at`` is when the event was created, else its start.
         The owner is the organizer's mail address in lower case; where that is the calendar itself or
         missing, the creator's; where both are missing there is none.
+        The people of an event are its owner and its guests, but not those who declined, and rooms.
         The service's own block in a description is not read.
 
     What is wrong

@@ -103,6 +103,7 @@ def understand(item: object, number: int, around: Surroundings) -> Entry:
                 end=end,
                 booked_at=_booked_at(event) or start,
                 owner=owner,
+                people=_people(event, owner),
                 request=request,
             )
             return Entry(event_id, etag, outcome, None, target(event))
@@ -182,6 +183,16 @@ def _owner(event: Mapping[str, object], around: Surroundings) -> str | None:
     people = [creator, organizer] if _is_own(organizer, around) else [organizer, creator]
     mails = (_word(person, "email").strip().lower() for person in people)
     return next((mail for mail in mails if mail), None)
+
+
+def _people(event: Mapping[str, object], owner: str | None) -> tuple[str, ...]:
+    """The owner and the guests who have not declined; rooms are no guests."""
+    guests = {
+        _word(guest, "email").strip().lower()
+        for guest in _parts(event, "attendees")
+        if guest.get("responseStatus") != "declined" and guest.get("resource") is not True
+    }
+    return tuple(sorted({one for one in (*guests, owner) if one}))
 
 
 def _booked_at(event: Mapping[str, object]) -> datetime | None:

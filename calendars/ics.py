@@ -68,6 +68,7 @@ class IcsCalendar:
         SEQUENCE the first counts and the others are misunderstood.
         ``booked_at`` is CREATED, else DTSTAMP, else the start; instances have that of their series.
         The owner is the organizer's mail address in lower case.
+        The people of an event are the organizer and the attendees, but not those who declined, and rooms.
 
     What is wrong
         One event that is not understood never hides another.
@@ -221,6 +222,7 @@ class IcsCalendar:
                     end=one.end,
                     booked_at=one.booked_at,
                     owner=event.owner,
+                    people=event.people,
                     request=request,
                 )
             elif not known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from icalendar.error import GloballyUniqueTZIDGuessed
 from icalendar.parser import Contentline
 from icalendar.prop import vBroken
 
+from calendars.ics_people import organiser, people
 from calendars.ics_stream import Block, calendars_in
 from calendars.ics_times import (
     EARLIEST_YEAR,
@@ -58,6 +59,8 @@ class Event:
     title: str
     description: str
     owner: str | None
+    people: tuple[str, ...] = field(compare=False)
+    """Answers to an invitation make no other event of it."""
     cancelled: bool
     sequence: int
     booked_at: datetime
@@ -124,7 +127,7 @@ def _read_block(block: Block, zones: Zones) -> Event | EventFault:
             uid=uid,
             key=(uid or f"event-{block.number}") + (f"/{replaces.key()}" if replaces else ""),
             title=_if_known(lambda: _text(component, "SUMMARY")) or "",
-            owner=_owner(component),
+            owner=organiser(component),
             cancelled=_cancelled(component),
             start=start,
             end=end if start is not None and end is not None and end > start else None,
@@ -188,7 +191,8 @@ def _event(component: icalendar.Event, block: Block, zones: Zones) -> Event:
         uid=_uid(component),
         title=_text(component, "SUMMARY"),
         description=_text(component, "DESCRIPTION"),
-        owner=_owner(component),
+        owner=organiser(component),
+        people=people(component),
         cancelled=_cancelled(component),
         sequence=_sequence(component),
         booked_at=_stamp(component, "CREATED") or _stamp(component, "DTSTAMP") or start.instant(),
@@ -245,18 +249,6 @@ def _uid(component: icalendar.Event) -> str:
     if not uid:
         raise NotUnderstood("The event has no UID, the name that tells it from all others.", _EXAMPLES["UID"])
     return uid
-
-
-def _owner(component: icalendar.Event) -> str | None:
-    """The organizer's mail address: the value, else the EMAIL parameter (RFC 7986 section 6.2)."""
-    organizer = _first(component, "ORGANIZER")
-    if organizer is None:
-        return None
-    address = str(organizer)
-    if not address.lower().startswith("mailto:"):
-        address = str(organizer.params.get("EMAIL", "")) if hasattr(organizer, "params") else ""
-    address = re.sub(r"^mailto:", "", address, flags=re.IGNORECASE).split("?")[0].strip().lower()
-    return address or None
 
 
 def _cancelled(component: icalendar.Event) -> bool:

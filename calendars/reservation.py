@@ -43,6 +43,7 @@ class ModelRequest(Frozen):
     ``model`` is an alias (``SmolLM2-135M-Instruct``) or a Hugging Face repo id
     (``HuggingFaceTB/SmolLM2-135M-Instruct``). ``None`` means "not said: use the default".
     ``gpus`` is the number of whole GPUs one replica asks for, ``accelerator`` their kind (``H100``).
+    ``private``: only the people of the event may use the model.
     """
 
     model: str = Field(min_length=1, max_length=200)
@@ -54,6 +55,7 @@ class ModelRequest(Frozen):
     gpus: int | None = Field(default=None, ge=1, le=MAX_GPUS)
     accelerator: Accelerator | None = None
     priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
+    private: bool = False
 
 
 class Reservation(Frozen):
@@ -61,7 +63,8 @@ class Reservation(Frozen):
 
     ``key`` names the occurrence and survives edits of its time: calendar event id plus, for an
     instance of a series, the start its series gave it. ``booked_at`` is when the event was
-    created. ``title`` is the person's own words.
+    created. ``title`` is the person's own words. ``people`` are the mail addresses of the owner and of
+    those invited who have not declined, in lower case.
     """
 
     key: str
@@ -71,6 +74,7 @@ class Reservation(Frozen):
     end: UtcDatetime
     booked_at: UtcDatetime
     owner: str | None = None
+    people: tuple[str, ...] = ()
     request: ModelRequest
 
     @model_validator(mode="after")
@@ -78,6 +82,13 @@ class Reservation(Frozen):
         if self.end <= self.start:
             raise ValueError(f"end {self.end.isoformat()} is not after start {self.start.isoformat()}")
         return self
+
+    @property
+    def private_to(self) -> tuple[str, ...] | None:
+        """Who may use the model; None for everybody, empty for nobody."""
+        if not self.request.private:
+            return None
+        return tuple(sorted({*self.people, *([self.owner] if self.owner else ())}))
 
 
 class Misunderstood(Frozen):

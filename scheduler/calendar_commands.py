@@ -127,6 +127,7 @@ def doctor(as_json: bool) -> Exit:
 @click.option("--revision", help="Branch, tag or commit of the model.")
 @click.option("--task", help="Task of the model, such as text-generation.")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run the model's own code.")
+@click.option("--private", is_flag=True, default=None, help="Only for who is invited to the event.")
 @click.option("--title", help="Title of the event; the model's name by default.")
 @click.option("--calendar", "name", metavar="ID", help="Which calendar, where there are several.")
 @as_json_option

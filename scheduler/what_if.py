@@ -49,7 +49,9 @@ class Answer:
             value = getattr(request, name)
             if value != getattr(defaults, name):
                 words += [f"--{name}", str(value)]
-        return shlex.join([*words, *(["--trust-remote-code"] if request.trust_remote_code else [])])
+        for flag in ("trust_remote_code", "private"):
+            words += [f"--{flag.replace('_', '-')}"] if getattr(request, flag) else []
+        return shlex.join(words)
 
 
 def booking_from(text: str, now: datetime) -> Reservation:

@@ -39,6 +39,7 @@ def options(request: ModelRequest) -> str:
         _gpus(request),
         f"priority {request.priority}" if request.priority else "",
         "its own code" if request.trust_remote_code else "",
+        "private" if request.private else "",
     ]
     return ", ".join(filter(None, parts))
 

@@ -306,6 +306,27 @@ def test_the_owner_is_the_organizer_else_the_creator(
     assert [one.owner for one in read(desk.source(lab)).reservations] == [owner]
 
 
+def test_the_people_are_the_owner_and_the_guests_who_have_not_declined(desk: Desk) -> None:
+    lab = desk.lab()
+    guests: list[dict[str, object]] = [
+        {"email": " Bob@Example.org"},
+        {"email": "carol@e.org", "responseStatus": "accepted"},
+        {"email": "dan@e.org", "responseStatus": "declined"},
+        {"email": "room@resource.calendar.google.com", "resource": True},
+        {"displayName": "somebody without an address"},
+    ]
+    lab.add(MODEL, "2026-03-02T09:00", "2026-03-02T10:00", "private: yes", by="ada@e.org", attendees=guests)
+    (one,) = read(desk.source(lab)).reservations
+    assert one.request.private
+    assert one.people == ("ada@e.org", "bob@example.org", "carol@e.org")
+
+
+def test_of_nobodys_event_there_are_no_people(desk: Desk) -> None:
+    lab = desk.lab()
+    lab.add(MODEL, "2026-03-02T09:00", "2026-03-02T10:00", organizer={}, creator={})
+    assert [one.people for one in read(desk.source(lab)).reservations] == [()]
+
+
 def test_the_services_own_block_is_not_read(desk: Desk) -> None:
     lab = desk.lab()
     source = desk.source(lab)

@@ -469,6 +469,28 @@ def test_owner(tmp_path: Path) -> None:
         assert one.owner == owner
 
 
+@rule("The people of an event are the organizer and the attendees, but not those who declined, and rooms.")
+def test_people(tmp_path: Path) -> None:
+    lines = """ORGANIZER:mailto:Ada@Example.org
+ATTENDEE;PARTSTAT=ACCEPTED:MAILTO:Bob@Example.org
+ATTENDEE;EMAIL=carol@e.org:urn:uuid:1
+ATTENDEE;PARTSTAT=DECLINED:mailto:dan@e.org
+ATTENDEE;CUTYPE=ROOM:mailto:room@e.org
+ATTENDEE:invalid:nomail
+ATTENDEE;CN="Eve "the" Mallory":mailto:eve@e.org"""
+    (one,) = read(tmp_path, event(f"{NINE}\n{lines}\nDESCRIPTION:private: yes")).reservations
+    assert one.request.private
+    assert one.people == ("ada@example.org", "bob@example.org", "carol@e.org")
+    assert [one.people for one in read(tmp_path, event(NINE)).reservations] == [()]
+
+
+def test_an_answer_to_an_invitation_makes_no_other_event_of_it(tmp_path: Path) -> None:
+    asked = f"{NINE}\nATTENDEE:mailto:bob@e.org"
+    reading = read(tmp_path, event(asked), event(f"{NINE}\nATTENDEE;PARTSTAT=DECLINED:mailto:bob@e.org"))
+    assert [one.people for one in reading.reservations] == [("bob@e.org",)]
+    assert reading.misunderstood == ()
+
+
 # --- what is wrong -----------------------------------------------------------------------------------------
 
 WRONG = {

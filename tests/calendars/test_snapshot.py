@@ -63,6 +63,19 @@ def test_what_was_saved_is_loaded(snapshots: Snapshots) -> None:
     assert snapshots.load("lab") == Remembered(reading=Reading(calendar="lab"), read_at=later)
 
 
+def test_what_was_saved_before_events_could_be_private_is_still_read(snapshots: Snapshots) -> None:
+    assert snapshots.save("lab", READING, NOON) is None
+    path = snapshots.path("lab")
+    first, _, body = path.read_bytes().partition(b"\n")
+    older = json.loads(body)
+    for one in older["reservations"]:
+        assert one.pop("people") == [] and one["request"].pop("private") is False
+    body = json.dumps(older).encode()
+    header = json.loads(first) | {"size_bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    path.write_bytes(json.dumps(header).encode() + b"\n" + body)
+    assert snapshots.load("lab") == Remembered(reading=READING, read_at=NOON)
+
+
 def test_only_the_snapshot_is_left_and_only_this_user_may_read_it(snapshots: Snapshots) -> None:
     snapshots.save("lab", READING, NOON)
     path = snapshots.path("lab")

@@ -20,7 +20,7 @@ def test_what_is_booked_is_listed_and_gone_when_cancelled(run: Run, any_calendar
     booked = run(
         *("book", "org/small", "--from", "+1h", "--to", "+2h", "--replicas", "2", "--dtype", "float16"),
         *("--gpus", "1", "--priority", "5", "--revision", "v1", "--task", "text-generation"),
-        *("--trust-remote-code", "--title", "Reading group, room 5", "--json"),
+        *("--trust-remote-code", "--private", "--title", "Reading group, room 5", "--json"),
     )
     assert booked.code == 0, booked.err
     listed = run("list", "--json").json
@@ -38,6 +38,7 @@ def test_what_is_booked_is_listed_and_gone_when_cancelled(run: Run, any_calendar
         "gpus": 1,
         "accelerator": None,
         "priority": 5,
+        "private": True,
     }
     start, end = (datetime.fromisoformat(one[side]) for side in ("start", "end"))
     assert end - start == timedelta(hours=2)
