@@ -7,7 +7,9 @@ down, is no reason to give its room away; so it is planned for, and withheld her
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
+from scheduler.orders import Ordered
 from scheduler.store.records import Parked
 from scheduler.types import (
     Action,
@@ -27,14 +29,14 @@ from scheduler.types import (
 TRIED_AGAIN = "It is tried again by itself, less and less often, and at once when the booking is changed."
 
 
-def amended(plan: Plan, observed: Observed, parked: Mapping[str, Parked], evicted: Iterable[Verdict]) -> Plan:
+def amended(plan: Plan, observed: Observed, parked: Mapping[str, Parked], ordered: Ordered) -> Plan:
     """The plan without the models that are parked, and with what to say of those and of the evicted."""
-    evicted = tuple(evicted)
+    evicted = ordered.evicted
     parked = {key: one for key, one in parked.items() if _concerns(plan, observed, key)}
     if not parked and not evicted:
         return plan
     verdicts = (*(_told(one, parked) for one in plan.verdicts), *evicted)
-    directory = _without(plan.directory, parked, verdicts, evicted)
+    directory = _without(plan.directory, parked, verdicts, ordered)
     actions = [one for one in plan.actions if one.model is None or one.model.key not in parked]
     actions = [one for one in actions if one.kind is not ActionKind.ROUTE]
     gone = [_taken_down(one, parked) for one in observed.deployments if one.model.key in parked]
@@ -93,18 +95,18 @@ def _without(
     directory: Directory,
     parked: Mapping[str, Parked],
     verdicts: Iterable[Verdict],
-    evicted: Iterable[Verdict],
+    ordered: Ordered,
 ) -> Directory:
     dropped = [one for one in directory.routes if one.model.key in parked]
     names = {one.model.key: one.names for one in dropped}
     told = [
-        Announcement(names=names[one.model.key], start=one.start, end=one.end, refused=one.reason)
+        _announce(one, names[one.model.key], one.start, one.end, ordered)
         for one in verdicts
         if one.model and one.model.key in names and one.start and one.end and not one.nodes
     ]
     told += [
-        Announcement(names=(one.title,), start=one.start, end=one.end, refused=one.reason)
-        for one in evicted
+        _announce(one, (one.title,), one.start, one.end, ordered)
+        for one in ordered.evicted
         if one.start and one.end
     ]
     known = {(one.names, one.start, one.end) for one in told}
@@ -114,4 +116,16 @@ def _without(
             "routes": tuple(one for one in directory.routes if one.model.key not in parked),
             "announcements": (*kept, *told),
         }
+    )
+
+
+def _announce(
+    verdict: Verdict, names: tuple[str, ...], start: datetime, end: datetime, ordered: Ordered
+) -> Announcement:
+    return Announcement(
+        names=names,
+        start=start,
+        end=end,
+        refused=verdict.reason,
+        private_to=ordered.private_to.get(verdict.event),
     )

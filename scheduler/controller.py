@@ -202,7 +202,7 @@ class Controller:
         plan = self._make(ordered.readings, catalog, observed, at)
         plan = self._looked_at_twice(plan, catalog, observed, at)
         self._plan = plan
-        return amended(plan, observed, self.parking.resting(now), ordered.evicted)
+        return amended(plan, observed, self.parking.resting(now), ordered)
 
     def park(self, observed: Observed, loading_seconds: Mapping[str, float]) -> list[Parked | str]:
         """Leave alone what has failed, by the last plan; returns what is new.

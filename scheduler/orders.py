@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from calendars.reservation import ModelRequest, Reading, Reservation
@@ -31,10 +31,14 @@ NO_END = timedelta(days=366)
 
 @dataclass(frozen=True)
 class Ordered:
-    """What planning is to read, and the bookings that were taken out of it."""
+    """What planning is to read, and the bookings that were taken out of it.
+
+    ``private_to`` says by event who may know of the private ones, evicted or not.
+    """
 
     readings: tuple[Reading, ...]
     evicted: tuple[Verdict, ...] = ()
+    private_to: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def with_orders(
@@ -46,10 +50,17 @@ def with_orders(
         until: the end of the horizon; an order beyond it makes no difference.
     """
     evicted: list[Verdict] = []
+    readings = tuple(readings)
+    private_to = {
+        one.key: one.private_to or ()
+        for reading in readings
+        for one in reading.reservations
+        if one.request.private
+    }
     kept = tuple(_without_evicted(one, orders, catalog, at, until, evicted) for one in readings)
     pins = tuple(_pin(one, at) for one in orders.of(OrderKind.PIN, at))
     pinned = (Reading(calendar=CALENDAR, reservations=pins),) if pins else ()
-    return Ordered((*kept, *pinned), tuple(evicted))
+    return Ordered((*kept, *pinned), tuple(evicted), private_to)
 
 
 def _pin(order: Order, at: datetime) -> Reservation:

@@ -361,21 +361,29 @@ class Deployment(Frozen):
 
 
 class Route(Frozen):
-    """A model the gateway can reach, by the names clients use, on these nodes."""
+    """A model the gateway can reach, by the names clients use, on these nodes.
+
+    ``private_to`` are the mail addresses of those who may use it; None is everybody, empty nobody.
+    """
 
     model: Model
     names: tuple[str, ...]
     nodes: tuple[str, ...]
     until: UtcDatetime
+    private_to: tuple[str, ...] | None = None
 
 
 class Announcement(Frozen):
-    """A booking the gateway tells clients about: coming, or refused for a reason."""
+    """A booking the gateway tells clients about: coming, or refused for a reason.
+
+    ``private_to`` are those it is told to, as of a route.
+    """
 
     names: tuple[str, ...]
     start: UtcDatetime
     end: UtcDatetime
     refused: Reason | None = None
+    private_to: tuple[str, ...] | None = None
 
 
 class Directory(Frozen):

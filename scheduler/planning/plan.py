@@ -136,7 +136,7 @@ def decide(readings: Iterable[Reading], observed: Observed, at: datetime, known:
             if one.end is None or one.end > at
         ),
     )
-    told = directory(scheduled.placements, verdicts, booked, at)
+    told = directory(scheduled.placements, verdicts, booked, reservations, at)
     wanted = frozenset(ask.model for ask in within if ask.start - ask.lead <= now)
     actions = diff(scheduled.placements, wanted, told, observed)
     boundary = scheduled.next_boundary

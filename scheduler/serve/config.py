@@ -198,6 +198,7 @@ def _gateway_config(directory: Directory) -> contract.GatewayConfig:
                 names=route.names,
                 applications=tuple(application_name(route.model, node) for node in route.nodes),
                 until=route.until,
+                private_to=route.private_to,
             )
             for route in directory.routes
         ),
@@ -207,6 +208,7 @@ def _gateway_config(directory: Directory) -> contract.GatewayConfig:
                 start=one.start,
                 end=one.end,
                 refused=sentence(one.refused) if one.refused else None,
+                private_to=one.private_to,
             )
             for one in directory.announcements
         ),

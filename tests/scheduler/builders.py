@@ -60,6 +60,7 @@ def booking(
     key: str | None = None,
     booked: float = -24,
     owner: str | None = "ada@example.org",
+    people: tuple[str, ...] = (),
     **request: object,
 ) -> Reservation:
     """A reservation of a model; times are hours from noon."""
@@ -71,6 +72,7 @@ def booking(
         end=NOON + timedelta(hours=end),
         booked_at=NOON + timedelta(hours=booked),
         owner=owner,
+        people=people,
         request=ModelRequest.model_validate({"model": model, **request}),
     )
 

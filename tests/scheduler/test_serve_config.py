@@ -161,6 +161,19 @@ def test_the_gateway_is_given_routes_and_the_refused_with_their_reason_in_words(
     assert "9999.0 GiB" in (refused.refused or "")
 
 
+def test_the_gateway_is_told_for_whom_a_model_and_a_booking_are() -> None:
+    now = booking("org/a", private=True, people=("bob@e.org",), owner="ada@e.org")
+    later = booking("org/b", start=48, end=49, private=True, owner=None)
+    made = planned([now, later, booking("org/c")], ON, known(a=7, b=3, c=3))
+    gateway = serve_config(made, ServeState({}), SETTINGS)["applications"][0]
+    config = GatewayConfig.model_validate(gateway["deployments"][0]["user_config"])
+    assert {one.names[0]: one.private_to for one in config.routes} == {
+        "org/a": ("ada@e.org", "bob@e.org"),
+        "org/c": None,
+    }
+    assert [(one.names[0], one.private_to) for one in config.bookings] == [("org/b", ())]
+
+
 def test_every_deployment_is_named_since_unnamed_ones_are_dropped_in_silence() -> None:
     for one in serve_config(plan(), ServeState({}), SETTINGS)["applications"]:
         assert all(deployment["name"] for deployment in one["deployments"])
