@@ -141,6 +141,8 @@ class Dispatcher:
 
 
 def _remove_orphans(folder: Path, needed: set[str], before: float) -> None:
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name not in needed and path.stat().st_mtime < before:
-            path.unlink(missing_ok=True)
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        # Another gateway may be tidying, too.
+        with suppress(FileNotFoundError):
+            if path.name not in needed and path.stat().st_mtime < before:
+                path.unlink()
