@@ -16,9 +16,18 @@ from fastapi.testclient import TestClient
 from serve_apps.contract import Booking, GatewayArgs, GatewayConfig, Route
 from serve_apps.gateway.http import Gateway, make_app
 from serve_apps.gateway.keys import KEYS_FILE, KeyStore
+from serve_apps.messages import BlockRequest, Frame, FrameKind
 from tests.ray_cluster import wait_until
 from tests.serve_apps.fakes import FakeBackend
 from tests.tiny_model import model_key
+
+META = Frame(FrameKind.META, b'{"runtime": 1}')
+INLINE = (
+    Frame(FrameKind.RUNNING),
+    Frame(FrameKind.LOG, b"printed"),
+    META,
+    Frame(FrameKind.COMPLETED, b"binary"),
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -109,3 +118,11 @@ def served(app: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(20)
+
+
+def blocks(backend: FakeBackend) -> list[BlockRequest]:
+    return [request for _, request in backend.asked if isinstance(request, BlockRequest)]
+
+
+def left_behind(folder: Path) -> list[str]:
+    return [path.name for part in ("payloads", "frames") for path in (folder / part).iterdir()]

@@ -18,18 +18,23 @@ from serve_apps.gateway.backend import BackendError, GoneError
 from serve_apps.gateway.http import Gateway
 from serve_apps.gateway.jobs import JOBS_FILE
 from serve_apps.gateway.routing import AppState
-from serve_apps.messages import BlockRequest, Frame, FrameKind
+from serve_apps.messages import Frame, FrameKind
 from tests.serve_apps.fakes import FakeBackend
-from tests.serve_apps.front import LATER, Clock, follow, gateway_on, make_key, post_job, until_told
+from tests.serve_apps.front import (
+    INLINE,
+    LATER,
+    META,
+    Clock,
+    blocks,
+    follow,
+    gateway_on,
+    left_behind,
+    make_key,
+    post_job,
+    until_told,
+)
 from tests.tiny_model import model_key
 
-META = Frame(FrameKind.META, b'{"runtime": 1}')
-INLINE = (
-    Frame(FrameKind.RUNNING),
-    Frame(FrameKind.LOG, b"printed"),
-    META,
-    Frame(FrameKind.COMPLETED, b"binary"),
-)
 GONE = GoneError(503, "model_unavailable", "The model has just gone away.", 5)
 
 
@@ -47,14 +52,6 @@ def gateway(backend: FakeBackend, tmp_path: Path) -> Iterator[tuple[Gateway, Tes
 @pytest.fixture
 def client(gateway: tuple[Gateway, TestClient]) -> TestClient:
     return gateway[1]
-
-
-def blocks(backend: FakeBackend) -> list[BlockRequest]:
-    return [request for _, request in backend.asked if isinstance(request, BlockRequest)]
-
-
-def left_behind(folder: Path) -> list[str]:
-    return [path.name for part in ("payloads", "frames") for path in (folder / part).iterdir()]
 
 
 class TestOverTheWebsocket:
