@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,15 +98,30 @@ def run(asked: argparse.Namespace) -> Results:
     """Measure all that is asked for."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        found = tuple(rows(cases(asked), progress))
-        plans = {}
+        found, plans = list[Row](), dict[int, dict[str, float]]()
+        for row in rows(cases(asked), progress):
+            found.append(row)
+            write(asked.json, results(found, plans))
         if "synthetic" in asked.families:
             bar = progress.add_task("", total=len(asked.sizes))
             for nodes in asked.sizes:
                 progress.update(bar, description=f"whole plans, {nodes} nodes")
                 plans[nodes] = plan_times_apart(FAMILIES["synthetic"](nodes, 1.0, asked.seed, equal=True))
                 progress.advance(bar)
-    return Results(command="python -m benchmarks.placement", machine=machine(), rows=found, plans=plans)
+    return results(found, plans)
+
+
+def results(found: Iterable[Row], plans: Mapping[int, dict[str, float]]) -> Results:
+    """All of it, with how it came about."""
+    return Results(
+        command="python -m benchmarks.placement", machine=machine(), rows=tuple(found), plans=dict(plans)
+    )
+
+
+def write(path: Path | None, found: Results) -> None:
+    """Keep what has been measured so far, if a file was named for it."""
+    if path:
+        path.write_text(found.model_dump_json(indent=1) + "\n")
 
 
 def joined(files: Iterable[Path]) -> Results:
@@ -122,14 +137,13 @@ def joined(files: Iterable[Path]) -> Results:
 def main(words: list[str] | None = None) -> None:
     """Measure, print the page, and write what was asked for."""
     asked = arguments(words)
-    results = joined(asked.read) if asked.read else run(asked)
-    if asked.json:
-        asked.json.write_text(results.model_dump_json(indent=1) + "\n")
-    text = page(results)
+    found = joined(asked.read) if asked.read else run(asked)
+    write(asked.json, found)
+    text = page(found)
     if asked.docs:
         (asked.docs / PAGE).write_text(text)
-        if drawn(results.rows):
-            plot(drawn(results.rows), asked.docs / PLOT)
+        if drawn(found.rows):
+            plot(drawn(found.rows), asked.docs / PLOT)
     sys.stdout.write(text)
 
 
