@@ -187,6 +187,8 @@ def read_all(
     sources: Sequence[CalendarSource], start: datetime, end: datetime
 ) -> list[tuple[CalendarSource, Reading | CalendarUnavailable]]:
     """Read calendars at the same time; one that cannot be read is told in its place and hides no other."""
+    if len(sources) == 1:
+        return [(sources[0], _read(sources[0], start, end))]
     with ThreadPoolExecutor(len(sources), thread_name_prefix="calendar") as pool:
         return list(zip(sources, pool.map(lambda one: _read(one, start, end), sources), strict=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,11 +39,22 @@ def load_catalog(path: Path) -> Catalog:
     if not path.exists():
         return Catalog()
     try:
-        entries = _File.model_validate(yaml.safe_load(path.read_text()) or {}).models
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise OperatorError(
-            f"The catalog {path} cannot be read: {error}.", f"Write it as:\n{EXAMPLE}"
-        ) from error
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+    return _understood(text, path)
+
+
+def _unreadable(path: Path, error: Exception) -> OperatorError:
+    return OperatorError(f"The catalog {path} cannot be read: {error}.", f"Write it as:\n{EXAMPLE}")
+
+
+@lru_cache(maxsize=8)  # every pass of the loop asks, and the file seldom changes
+def _understood(text: str, path: Path) -> Catalog:
+    try:
+        entries = _File.model_validate(yaml.safe_load(text) or {}).models
+    except yaml.YAMLError as error:
+        raise _unreadable(path, error) from error
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']} (it is {one['input']!r})"
