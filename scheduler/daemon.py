@@ -13,6 +13,7 @@ from rich.console import Console
 
 from calendars.source import CalendarSource
 from scheduler.announcer import Announcer
+from scheduler.board import Board, View, calendar_views
 from scheduler.controller import Cockpit, Controller, Paused, Solver, Stale
 from scheduler.errors import OperatorError
 from scheduler.events import Events
@@ -54,6 +55,7 @@ class Daemon:
         solver: gives second opinions on refusals, if there is one.
         before_step: called with the name of each step of the loop before it is taken.
         reload: reads the settings anew.
+        board: where it is shown what is known after each pass.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class Daemon:
         solver: Solver | None = None,
         before_step: Callable[[str], None] = lambda _: None,
         reload: Callable[[], Settings] = load_settings,
+        board: Board | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._reload = reload
+        self._board = board
         self._history = Recorder(settings.in_state_dir(FILE), settings.history.keep_days)
         self._connect = partial(
             Controller,
@@ -97,6 +101,8 @@ class Daemon:
         self._asked = Asked()
         self._started, self._passes, self._in_a_row = clock(), 0, 0
         self._forgotten_at: datetime | None = None
+        self._next_edge: datetime | None = None
+        self._passed_at = clock()
         self._failures, self._not_before = 0, clock()
         self._led: bool | None = None
         self.last_plan: Plan | None = None
@@ -182,6 +188,7 @@ class Daemon:
             except Exception:  # noqa: BLE001  the loop outlives any single pass; the fault is logged whole
                 logger.exception("A pass of the loop failed; nothing more was changed. Trying again.")
             self._passes += 1
+            self._passed_at = self._clock()
             self._beat()
 
     def _pass(self) -> None:
@@ -347,7 +354,9 @@ class Daemon:
         orders, parking = self._controller.orders.boundaries, self._controller.parking.boundaries
         following = [plan.next_boundary] if plan.next_boundary else []
         everything = (*following, *edges, *warnings, *later, *orders, *parking)
-        self._jobs.at((when for when in everything if when > plan.at), self._on_time)
+        coming = [when for when in everything if when > plan.at]
+        self._jobs.at(coming, self._on_time)
+        self._next_edge = min(coming, default=None)
 
     def _on_time(self) -> None:
         self._in_a_row = 0
@@ -356,26 +365,30 @@ class Daemon:
     def _beat(self) -> None:
         at, controller = self._clock(), self._controller
         lease, stuck = self._front.lease(), self._steps.stuck
-        beat_problem = beat(
-            self._settings.path(self._settings.state_dir),
-            Heartbeat(
-                pid=os.getpid(),
-                started=self._started,
-                at=at,
-                passes=self._passes,
-                problem=self._announcer.problem or lease.problem,
-                waits_for="" if lease.ours else lease.holder or "an answer whose the cluster is",
-                held=controller.held.words if controller.held else "",
-                pause=controller.orders.paused(at),
-                orders=tuple(one for one in controller.orders.orders if one.holds(at)),
-                parked=tuple(controller.parking.resting(at).values()),
-                away=controller.away,
-                stuck=stuck,
-                on_its_way=self._watcher.on_its_way,
-                unreadable=self._watcher.unreadable,
-                lost_records=self._history.lost,
-            ),
+        now = Heartbeat(
+            pid=os.getpid(),
+            started=self._started,
+            at=at,
+            passes=self._passes,
+            problem=self._announcer.problem or lease.problem,
+            waits_for="" if lease.ours else lease.holder or "an answer whose the cluster is",
+            held=controller.held.words if controller.held else "",
+            pause=controller.orders.paused(at),
+            orders=tuple(one for one in controller.orders.orders if one.holds(at)),
+            parked=tuple(controller.parking.resting(at).values()),
+            away=controller.away,
+            stuck=stuck,
+            on_its_way=self._watcher.on_its_way,
+            unreadable=self._watcher.unreadable,
+            lost_records=self._history.lost,
         )
+        if self._board is not None:
+            calendars, readings = calendar_views(controller.bookings), controller.bookings.readings
+            due = self._passed_at + timedelta(seconds=self._settings.calendar.check_interval_seconds)
+            due = min(due, self._next_edge) if self._next_edge and self._next_edge > at else due
+            seen = self._watcher.seen
+            self._board.publish(View(now, self.last_plan, *seen, readings, calendars, lease, due))
+        beat_problem = beat(self._settings.path(self._settings.state_dir), now)
         self._announcer.standing(
             "heartbeat", beat_problem and f"The state directory cannot be written to: {beat_problem}.", ""
         )

@@ -41,13 +41,14 @@ class Watcher:
         self._follower = Follower()
         self._inherited: frozenset[str] | None = None
         self._observed: Observed | None = None
+        self._gateway: tuple[str, str] | None = None
         self.unreadable: dict[str, str] = {}
         """Applications of ours that cannot be read, and why."""
 
     def tell(self, observed: Observed, state: ServeState) -> bool:
         """Log what has become of the applications; returns whether one began or ceased to serve."""
         now = self._clock().timestamp()
-        self._observed = observed
+        self._observed, self._gateway = observed, state.gateway_status
         self._say_unreadable(state)
         loading = (one for one in observed.deployments if one.status is DeploymentStatus.LOADING)
         if self._inherited is None:
@@ -61,6 +62,11 @@ class Watcher:
             self._note_load(one, observed)
         self._say_gateway(observed, state)
         return any(one.step not in ON_ITS_WAY for one in told)
+
+    @property
+    def seen(self) -> tuple[Observed | None, tuple[str, str] | None]:
+        """What was seen last: the cluster, and the gateway's status and message."""
+        return self._observed, self._gateway
 
     @property
     def took_seconds(self) -> Mapping[str, float]:

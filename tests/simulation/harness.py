@@ -29,6 +29,7 @@ from rich.console import Console
 
 from calendars.google import GoogleCalendar
 from calendars.google_events import STATE_PROPERTY
+from scheduler.board import Board
 from scheduler.bookings import calendar_sources
 from scheduler.daemon import Daemon
 from scheduler.heartbeat import Heartbeat, last_beat
@@ -69,6 +70,7 @@ class World:
     after_pass: Callable[[], None] = lambda: None
     said: list[str] = field(default_factory=list)
     passes: int = 0
+    board: Board = field(default_factory=Board)
     _daemon: Daemon | None = None
     _jobs: SimulatedJobs | None = None
 
@@ -84,6 +86,7 @@ class World:
             jobs=self._jobs,
             calendars=partial(calendar_sources, google=HurriedCalendar),
             console=Console(file=io.StringIO(), force_terminal=False),
+            board=self.board,
         )
         self._daemon.begin()
 
