@@ -297,10 +297,23 @@ def write_starter_calendar(
     """
     if any(moment.tzinfo is None for moment in (start, end, now)) or _to_second(start) >= _to_second(end):
         raise ValueError(f"not a booking: {start} to {end}, written at {now}")
-    path = Path(path)
+    calendar = _new_calendar()
+    calendar.add_component(_starter_event(title, description, *map(_to_second, (start, end, now))))
+    return _write_new(Path(path), bytes(calendar.to_ical()))
+
+
+def write_empty_calendar(path: Path | str) -> bool:
+    """Write a calendar with nothing in it. True if written, False if there is a file, which is not touched.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    return _write_new(Path(path), bytes(_new_calendar().to_ical()))
+
+
+def _write_new(path: Path, text: bytes) -> bool:
     if path.exists():
         return False
-    text = _starter_text(title, description, *(_to_second(moment) for moment in (start, end, now)))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -328,11 +341,17 @@ def _to_second(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-def _starter_text(title: str, description: str, start: datetime, end: datetime, now: datetime) -> bytes:
+def _new_calendar() -> icalendar.Calendar:
     calendar = icalendar.Calendar()
     calendar.add("PRODID", "-//ndif-ray//model bookings//EN")
     calendar.add("VERSION", "2.0")
     calendar.add("X-WR-CALNAME", "Model bookings")
+    return calendar
+
+
+def _starter_event(
+    title: str, description: str, start: datetime, end: datetime, now: datetime
+) -> icalendar.Event:
     event = icalendar.Event()
     event.add("UID", f"{start:%Y%m%dT%H%M%SZ}-starter@ndif-ray")
     event.add("DTSTAMP", now)
@@ -342,5 +361,4 @@ def _starter_text(title: str, description: str, start: datetime, end: datetime, 
     event.add("SUMMARY", title)
     if description:
         event.add("DESCRIPTION", description)
-    calendar.add_component(event)
-    return bytes(calendar.to_ical())
+    return event

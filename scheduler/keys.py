@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 
 from scheduler.errors import OperatorError
 from scheduler.settings import Settings
 from serve_apps.gateway.database import TooNew
 from serve_apps.gateway.keys import KEYS_FILE, KeyStore
+
+FIRST_KEY_FILE = "first_key"
 
 
 @contextmanager
@@ -35,21 +40,38 @@ def opened(settings: Settings) -> Iterator[KeyStore]:
         store.close()
 
 
-def require_keys(settings: Settings) -> None:
-    """Refuse to open the gateway where nobody has a key.
+def require_keys(settings: Settings, now: datetime) -> Path | None:
+    """Refuse to open the gateway where nobody has a key, and where nobody is to get a first one.
+
+    Returns:
+        The file with the first key, if it was made just now.
 
     Raises:
-        OperatorError: it would listen beyond loopback (or is to ask for keys), and there is no key.
+        OperatorError: the gateway would listen beyond loopback (or is to ask for keys), there is no key,
+            and ``serve.first_key_for`` names nobody; or the keys cannot be read or written.
     """
     serve = settings.serve
     if serve.loopback_only and not serve.require_keys:
-        return
+        return None
     with opened(settings) as store:
-        if any(key.revoked is None for key in store.all()):
-            return
+        known = store.all()
+        if any(key.revoked is None for key in known):
+            return None
+        # whoever revoked the last one did not mean a new one to be made
+        if serve.first_key_for and not known:
+            return _first_key(store, settings, serve.first_key_for, now)
     why = "keys are required" if serve.loopback_only else f"it listens on {serve.host}, beyond this machine"
     raise OperatorError(
         f"The gateway asks for keys because {why}, and there is no key yet.",
         "Make one with ./start.sh keys add --mail YOU@EXAMPLE.ORG, with --trusted for whoever may run "
         "traced blocks; or leave NDIF_SERVE__HOST at 127.0.0.1.",
     )
+
+
+def _first_key(store: KeyStore, settings: Settings, mail: str, now: datetime) -> Path:
+    path = settings.in_state_dir(FIRST_KEY_FILE)
+    # the file before the key: a key that nobody can read would stand in the way of the next start
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(store.add(mail, ("first",), True, now)[1] + "\n")
+    return path

@@ -45,6 +45,11 @@ ENVIRONMENT_NAMES: dict[str, tuple[str, ...]] = {
     "HOST_IP": ("ray", "host"),
     "RAY_ADDRESS": ("ray", "address"),
     "RAY_DASHBOARD_HOST": ("ray", "dashboard_host"),
+    # the ports inside a container, and those of a service started by hand, which win
+    "RAY_HEAD_INTERNAL_PORT": ("ray", "head_port"),
+    "RAY_CLIENT_INTERNAL_PORT": ("ray", "client_port"),
+    "RAY_DASHBOARD_INTERNAL_PORT": ("ray", "dashboard_port"),
+    "RAY_SERVE_INTERNAL_PORT": ("serve", "port"),
     "DEV_RAY_HEAD_PORT": ("ray", "head_port"),
     "DEV_RAY_CLIENT_PORT": ("ray", "client_port"),
     "DEV_RAY_DASHBOARD_PORT": ("ray", "dashboard_port"),
@@ -135,6 +140,12 @@ class ServeSettings(Group):
         None, description="Folder on the head for keys, jobs and results; gateway in the state directory"
     )
     require_keys: bool = Field(False, description="Ask for keys on loopback too; elsewhere always asked for")
+    first_key_for: str | None = Field(
+        None,
+        pattern=r"^[^@\s]+@[^@\s]+$",
+        description="Mail of who gets a first, trusted key where keys are asked for and there is none; "
+        "it is written to first_key in the state directory",
+    )
     requests_per_minute: int = Field(600, ge=1, le=1_000_000, description="Requests a key may make")
     concurrent_per_key: int = Field(32, ge=1, le=100_000, description="Completions of a key at once")
     queued_per_key: int = Field(20, ge=1, le=100_000, description="Requests of a key that wait for a model")

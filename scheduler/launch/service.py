@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from rich.console import Console
 
@@ -41,9 +42,34 @@ def run_head(settings: Settings) -> int:
         if settings.ray.host in ports.LOOPBACK:
             console.print("Listening on loopback only: for workers to join, set HOST_IP to an address of")
             console.print("this machine that they reach (or to 0.0.0.0, and Ray finds it).")
+        start_calendar(settings, console)
         with head_running(settings, console):
             run_daemon(settings, console)
     return 0
+
+
+def start_calendar(settings: Settings, console: Console) -> None:
+    """Write an empty calendar where a service that was never run has none: it is there to be edited.
+
+    Raises:
+        OperatorError: it cannot be written.
+    """
+    # they take a while to import: not for the other verbs
+    from calendars.ics import write_empty_calendar
+    from scheduler.store.history import FILE as HISTORY
+
+    # one that was there and is gone is a fault, not an empty calendar
+    if settings.calendar.ics or settings.google_calendar_ids or settings.in_state_dir(HISTORY).exists():
+        return
+    path = settings.in_state_dir("calendar.ics")
+    try:
+        written = write_empty_calendar(path)
+    except OSError as error:
+        raise OperatorError(
+            f"The calendar cannot be written: {error}.", "Correct the permissions of the state directory."
+        ) from error
+    if written:
+        console.print(f"Wrote an empty calendar, {path}. Book with ./start.sh calendar book.", markup=False)
 
 
 def run_worker(settings: Settings) -> int:
@@ -88,7 +114,9 @@ def head_running(settings: Settings, console: Console) -> Iterator[None]:
     Raises:
         OperatorError: the gateway would be open without anybody having a key, or Ray does not start.
     """
-    require_keys(settings)
+    if made := require_keys(settings, datetime.now(UTC)):
+        say = f"Made the first key of the gateway, for {settings.serve.first_key_for}; it is in {made}."
+        console.print(say, markup=False)
     note = RuntimeFile(settings.runtime_file)
     node = RayHead(settings, console, on_spawned=lambda ray: note.write(port_settings(settings), ray))
     try:

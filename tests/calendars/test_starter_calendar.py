@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from calendars.ics import IcsCalendar, write_starter_calendar
+from calendars.ics import IcsCalendar, write_empty_calendar, write_starter_calendar
 from tests.calendars.texts import MODEL, at
 
 NOW = at("2026-03-02 08:59:30.500000")
@@ -85,3 +85,11 @@ def test_times_that_are_no_booking(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="not a booking"):
             write(path, start, end)
     assert not path.exists()
+
+
+def test_an_empty_calendar_is_a_good_reading_of_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "var" / "calendar.ics"
+    assert write_empty_calendar(path) is True
+    reading = IcsCalendar(str(path)).read(START, END)
+    assert (reading.reservations, reading.misunderstood) == ((), ())
+    assert write_empty_calendar(path) is False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -10,10 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from scheduler.errors import OperatorError
-from scheduler.keys import require_keys
+from scheduler.keys import opened, require_keys
 from scheduler.keys_commands import keys
 from scheduler.settings import load_settings
 from serve_apps.gateway.keys import KEYS_FILE, KeyStore
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -94,13 +98,34 @@ def test_a_gateway_that_asks_for_keys_does_not_start_before_there_is_one(
 ) -> None:
     settings = load_settings(serve=serve)
     if not refused:
-        require_keys(settings)
+        require_keys(settings, NOW)
         return
     with pytest.raises(OperatorError) as caught:
-        require_keys(settings)
+        require_keys(settings, NOW)
     assert "keys add" in caught.value.remedy
     made = add("--mail", "ada@example.org")
-    require_keys(settings)
+    require_keys(settings, NOW)
     run("revoke", str(made["id"]))
     with pytest.raises(OperatorError):
-        require_keys(settings)
+        require_keys(settings, NOW)
+
+
+def test_the_first_key_is_made_once_and_lies_where_only_the_operator_reads_it(state: Path) -> None:
+    settings = load_settings(serve={"host": "0.0.0.0", "first_key_for": "ada@example.org"})
+    path = require_keys(settings, NOW)
+    assert path is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with opened(settings) as store:
+        caller = store.identify(path.read_text().strip())
+    assert caller is not None
+    assert (caller.mail, caller.trusted) == ("ada@example.org", True)
+    assert require_keys(settings, NOW) is None
+
+
+def test_a_key_that_was_taken_back_is_not_made_again(state: Path) -> None:
+    settings = load_settings(serve={"host": "0.0.0.0", "first_key_for": "ada@example.org"})
+    require_keys(settings, NOW)
+    with opened(settings) as store:
+        store.revoke(store.all()[0].id, NOW)
+    with pytest.raises(OperatorError, match="no key yet"):
+        require_keys(settings, NOW)
