@@ -51,7 +51,18 @@ class SimulatedJobs:
         self.intervals, self.boundaries, self._soon = {}, [], None
 
     def look_at_clock(self) -> None:
-        """It moves by hand."""
+        """It moves by hand; who sets it calls `clock_was_set`."""
+
+    def clock_was_set(self) -> None:
+        """What comes at an interval comes at once, as it does by this machine's clock."""
+        self.at_least_every("tick", 0.0)
+        self.at_least_every("watch", 0.0)
+
+    def at_least_every(self, name: str, seconds: float) -> None:
+        """What comes at an interval comes within so many seconds from now."""
+        if name in self.intervals:
+            soonest = self._clock() + timedelta(seconds=seconds)
+            self.intervals[name].at = min(self.intervals[name].at, soonest)
 
     def due(self) -> Due | None:
         """What is to be done next."""

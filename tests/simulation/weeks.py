@@ -43,7 +43,7 @@ from tests.simulation.fake_ray import FakeRay
 from tests.simulation.fake_serve import Needs
 from tests.simulation.jobs import SimulatedJobs
 from tests.simulation.rules import Broken, Rules
-from tests.simulation.stand_ins import FakeCalendar, FakeCockpit, Killed
+from tests.simulation.stand_ins import FakeCalendar, FakeCockpit, Killed, StepsInPlace
 
 MONDAY = datetime(2026, 3, 23, tzinfo=UTC)
 GPUS = {"gpu-a": 2, "gpu-b": 2, "gpu-c": 1}
@@ -51,8 +51,11 @@ MODELS = {"small": 8, "medium": 30, "large": 60, "double": 120}
 """Alias and GiB of weights; the repo id is ``lab/ALIAS``. ``double`` takes two GPUs."""
 
 STEPS = ("reading the calendars", "observing", "planning", "applying", "answering in the calendars")
-POLL = timedelta(minutes=10)
-STORM_POLL = timedelta(seconds=30)
+POLL = timedelta(hours=1)
+"""In hours in which nothing happens; what people book in them the daemon looks at at once."""
+
+STORM_POLL = timedelta(seconds=60)
+SETTLE_POLL = timedelta(seconds=30)
 LOAD_SECONDS = 25.0
 SLOW_SECONDS = 240.0
 MOST_TICKS = 12
@@ -120,9 +123,9 @@ class Week:
             jobs=self._jobs,
             calendars=lambda _: (self.calendar,),
             dashboard=self.cockpit,
-            before_step=self._before_step,
             console=Console(file=io.StringIO()),
         )
+        self._daemon._steps = StepsInPlace(self._before_step)
         self._daemon.begin()
 
     def stop(self) -> None:
@@ -205,6 +208,7 @@ class Week:
     def _book_day(self, day: datetime) -> None:
         for _ in range(self.chance.randint(4, 7)):
             self.book(day + timedelta(minutes=15 * self.chance.randrange(2, 92)))
+        _tick(self)
 
     def book(self, start: datetime, model: str | None = None) -> None:
         """Somebody books something."""
@@ -216,13 +220,24 @@ class Week:
 
     def _storm(self, begins: datetime) -> None:
         self.run_until(begins)
-        self._pace = STORM_POLL
+        self._go_at(STORM_POLL)
         for _ in range(self.chance.randint(4, 10)):
             kind = self.chance.choice(sorted(FAULTS))
             self.figures.faults[kind] += 1
             FAULTS[kind](self)
             self.last_fault = self.clock()
             self.run_until(self.clock() + timedelta(seconds=self.chance.uniform(5, 900)))
+
+    def _go_at(self, pace: timedelta) -> None:
+        self._pace = pace
+        if self._jobs is not None:
+            self._jobs.at_least_every("tick", pace.total_seconds())
+
+    def set_clock(self, seconds: float) -> None:
+        """Somebody sets the clock forward, or back."""
+        self.clock.set(self.clock() + timedelta(seconds=seconds))
+        if self._jobs is not None:
+            self._jobs.clock_was_set()
 
     def _settle(self) -> None:
         """Everything works again; the daemon has so many passes to put everything right."""
@@ -233,11 +248,12 @@ class Week:
         self.last_fault = self.clock()
         if self._daemon is None:
             self.start()
+        self._go_at(SETTLE_POLL)
         before = self.figures.passes
         while not self.rules.settled():
             if self.figures.passes - before > MOST_TICKS:
                 raise Broken(self.rules.words(f"not settled after {MOST_TICKS} passes"))
-            self.run_until(self.clock() + STORM_POLL)
+            self.run_until(self.clock() + SETTLE_POLL)
         self.figures.ticks_to_settle = max(self.figures.ticks_to_settle, self.figures.passes - before)
         self._pace = POLL
 
@@ -367,7 +383,11 @@ def _failing_loads(week: Week) -> None:
 
 
 def _clock_forward(week: Week) -> None:
-    week.clock.advance(seconds=week.chance.uniform(60, 1800))
+    week.set_clock(week.chance.uniform(60, 1800))
+
+
+def _clock_back(week: Week) -> None:
+    week.set_clock(-week.chance.uniform(60, 1800))
 
 
 def _full_disk(week: Week) -> None:
@@ -443,6 +463,7 @@ FAULTS: dict[str, Callable[[Week], None]] = {
     "slow loads": _slow_loads,
     "failing loads": _failing_loads,
     "clock forward": _clock_forward,
+    "clock back": _clock_back,
     "disk full": _full_disk,
     "others": _others_come_and_go,
     "people edit": _people_edit,
