@@ -457,7 +457,7 @@ class Action(Frozen):
 class Stay:
     """One replica of a model on one node during ``[start, end)``, promised to the bookings in ``events``.
 
-    ``model`` is its key.
+    ``model`` is its key. ``devices`` is how much it takes: a number of GPUs, or the part of one device.
     """
 
     model: str
@@ -465,6 +465,7 @@ class Stay:
     start: UtcDatetime
     end: UtcDatetime
     events: tuple[str, ...]
+    devices: float = 0.0
 
 
 class Broken(Frozen):

@@ -54,6 +54,11 @@ class Seat:
     lane: int | None
     units: int
 
+    @property
+    def devices(self) -> float:
+        """How many GPUs it takes, or which part of one device."""
+        return self.units if self.lane is None else self.units / WHOLE
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:

@@ -293,6 +293,7 @@ def _stays(admission: Admission) -> tuple[Stay, ...]:
             start=datetime.fromtimestamp(hold.start, UTC),
             end=datetime.fromtimestamp(hold.end, UTC),
             events=tuple(sorted(hold.keys)),
+            devices=hold.seat.devices,
         )
         for hold in admission.holds.values()
     ]
