@@ -21,6 +21,7 @@ from scheduler.front import Alone, Front
 from scheduler.heartbeat import Heartbeat, beat
 from scheduler.jobs import ClockJobs, Jobs
 from scheduler.logutil.logger import set_up_logging
+from scheduler.metrics.meter import Meter, PassOutcome, Unmetered
 from scheduler.progress import settled
 from scheduler.recording import Chronicle
 from scheduler.render.text import summary
@@ -55,7 +56,7 @@ class Daemon:
         solver: gives second opinions on refusals, if there is one.
         before_step: called with the name of each step of the loop before it is taken.
         reload: reads the settings anew.
-        board: where it is shown what is known after each pass.
+        board: where it is shown what is known after each pass. ``meter`` is told of all that is done.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class Daemon:
         before_step: Callable[[str], None] = lambda _: None,
         reload: Callable[[], Settings] = load_settings,
         board: Board | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._reload = reload
         self._board = board
+        self._meter = meter or Unmetered()
         self._history = Recorder(settings.in_state_dir(FILE), settings.history.keep_days)
         self._connect = partial(
             Controller,
@@ -88,14 +91,14 @@ class Daemon:
             solver=solver,
         )
         self._controller = self._connect(settings)
-        self._chronicle = Chronicle(self._history, clock())
+        self._chronicle = Chronicle(self._history, clock(), self._meter)
         self._front = front or Alone()
         self._jobs = jobs or ClockJobs()
-        self._steps = Steps(before_step)
+        self._steps = Steps(before_step, self._meter.stepped)
         self._announcer = Announcer(console or Console(stderr=True, highlight=False, soft_wrap=True))
         self._events = Events(settings.controller.api_url)
         self._watcher = Watcher(
-            self._history, self._front, self._announcer, clock, on_first_serving, self._events
+            self._history, self._front, self._announcer, clock, on_first_serving, self._events, self._meter
         )
         self._busy = threading.Lock()
         self._asked = Asked()
@@ -176,17 +179,24 @@ class Daemon:
     def tick(self) -> None:
         """One pass of the loop. Never raises: a problem is said, and the next pass tries again."""
         with self._busy:
+            ended: PassOutcome = "waiting"
+            lag_seconds = max(0.0, (self._clock() - self._due_at()).total_seconds())
             try:
                 if self._leads():
                     self._pass()
+                    ended = "done"
                     self._announcer.over("problem")
             except Stale as stale:
+                ended = "stale"
                 logger.info("Planning again: {}.", stale)
                 self._again()
             except OperatorError as problem:
+                ended = "problem"
                 self._announcer.trouble(problem)
             except Exception:  # noqa: BLE001  the loop outlives any single pass; the fault is logged whole
+                ended = "fault"
                 logger.exception("A pass of the loop failed; nothing more was changed. Trying again.")
+            self._meter.passed(ended, lag_seconds)
             self._passes += 1
             self._passed_at = self._clock()
             self._beat()
@@ -223,7 +233,10 @@ class Daemon:
             self._announcer.trouble(stuck, "reading")  # what was read before still has its ends and starts
         else:
             self._announcer.over("reading")
-        self._announcer.calendars(self._controller.bookings)
+        bookings = self._controller.bookings
+        for source in bookings.sources:
+            self._meter.polled(source.name, source.name not in bookings.failing)
+        self._announcer.calendars(bookings)
 
     def _plan(self, at: datetime, observed: Observed) -> Plan:
         plan = self._controller.plan(at, observed)
@@ -244,7 +257,8 @@ class Daemon:
         self._controller.keep_promises(plan)  # before it is acted on: a daemon may be killed at any moment
 
     def _apply(self, plan: Plan, at: datetime) -> None:
-        if not plan.actions or at < self._not_before:
+        # what lies farther ahead than any pause was meant by a clock that has been set back since
+        if not plan.actions or at < self._not_before <= at + LONGEST_BACKOFF:
             return
         deadline, began = self._settings.steps.apply_seconds, self._clock()
         outcome: Outcome = "failed"
@@ -267,6 +281,7 @@ class Daemon:
                 took = (self._clock() - began).total_seconds()
                 actions = [f"{a.kind} {a.model.name} {a.node}" for a in plan.actions if a.model]
                 self._history.planned(at, summary(plan), actions, outcome, detail, took)
+                self._meter.applied(plan, outcome)
 
     def _write_back(self, plan: Plan, observed: Observed) -> None:
         self._reports = reports(
@@ -358,6 +373,11 @@ class Daemon:
         self._jobs.at(coming, self._on_time)
         self._next_edge = min(coming, default=None)
 
+    def _due_at(self) -> datetime:
+        """When the loop runs again at the latest."""
+        due = self._passed_at + timedelta(seconds=self._settings.calendar.check_interval_seconds)
+        return min(due, self._next_edge) if self._next_edge and self._next_edge > self._passed_at else due
+
     def _on_time(self) -> None:
         self._in_a_row = 0
         self.tick()
@@ -384,10 +404,8 @@ class Daemon:
         )
         if self._board is not None:
             calendars, readings = calendar_views(controller.bookings), controller.bookings.readings
-            due = self._passed_at + timedelta(seconds=self._settings.calendar.check_interval_seconds)
-            due = min(due, self._next_edge) if self._next_edge and self._next_edge > at else due
             seen = self._watcher.seen
-            self._board.publish(View(now, self.last_plan, *seen, readings, calendars, lease, due))
+            self._board.publish(View(now, self.last_plan, *seen, readings, calendars, lease, self._due_at()))
         beat_problem = beat(self._settings.path(self._settings.state_dir), now)
         self._announcer.standing(
             "heartbeat", beat_problem and f"The state directory cannot be written to: {beat_problem}.", ""

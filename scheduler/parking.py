@@ -71,7 +71,7 @@ class Parking:
 
     def resting(self, at: datetime) -> dict[str, Parked]:
         """What is left alone at an instant, by model key."""
-        return {key: one for key, one in self.parked.items() if at < one.retry_at}
+        return {key: one for key, one in self.parked.items() if self._rests(key, at)}
 
     @property
     def boundaries(self) -> tuple[datetime, ...]:
@@ -79,7 +79,9 @@ class Parking:
         return tuple(one.retry_at for one in self.parked.values())
 
     def _rests(self, key: str, at: datetime) -> bool:
-        return key in self.parked and at < self.parked[key].retry_at
+        # a clock that was set back must not make a pause longer than any
+        longest = timedelta(seconds=self._rule.longest_seconds)
+        return key in self.parked and timedelta() < self.parked[key].retry_at - at <= longest
 
     def _park(self, key: str, error: str, signature: str, at: datetime) -> Parked:
         before = self.parked.get(key)

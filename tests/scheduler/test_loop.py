@@ -245,6 +245,13 @@ def test_pauses_grow_up_to_the_longest() -> None:
     assert pauses == [60, 120, 240, 480, 600, 600]
 
 
+def test_a_clock_that_was_set_back_does_not_make_a_pause_longer_than_any() -> None:
+    parking, (observed, plan, readings) = Parking(PARK, {}), failing()
+    parking.look(observed, plan, readings, {}, NOON)
+    assert parking.resting(NOON - 300 * SECOND)
+    assert not parking.resting(NOON - 3600 * SECOND)
+
+
 def test_a_change_that_may_help_frees_it_and_one_elsewhere_does_not() -> None:
     observed, plan, readings = failing()
     parking = Parking(PARK, {})

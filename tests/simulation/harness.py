@@ -44,6 +44,9 @@ from tests.simulation.jobs import SimulatedJobs
 MODELS = {"phi": 8.0, "llama": 16.0, "qwen": 60.0, "mistral": 14.0, "giant": 900.0}
 """What people here book: alias and GiB of weights; the repo id is ``lab/ALIAS``."""
 
+WATCH_SECONDS = 4.0
+"""How often what is loading is looked at; the product does so every second."""
+
 
 class HurriedCalendar(GoogleCalendar):
     """The product's calendar, without pauses between tries."""
@@ -137,7 +140,7 @@ class World:
             if due is None or due.at > until:
                 break
             self.clock.set(max(due.at, self.clock()))
-            self._jobs.done(due, {"tick": self.poll_seconds})
+            self._jobs.done(due, {"tick": self.poll_seconds, "watch": WATCH_SECONDS})
             self._daemon.mind()
             due.do()
             if due.name != "watch":

@@ -191,6 +191,7 @@ def friday(people: People) -> None:
 def weekend(people: People) -> None:
     """The clocks go forward on Sunday at 2: dragged over it, a series through it, an event across it."""
     lab = people.lab
+    lab.poll_seconds = 7200  # nobody edits anything for hours
     dragged = people.book("llama", "2026-03-28T14:00", "2026-03-28T16:00")
     people.book("phi", "2026-03-29T01:30", "2026-03-29T03:30", "an hour, not two")
     people.book("qwen", "2026-03-29", "2026-03-30", "all day, which has 23 hours")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from tests.simulation.rules import Broken
@@ -24,6 +26,21 @@ def test_a_seed_is_the_same_week_each_time() -> None:
             week._book_day(week.clock())
             week.stop()
         assert first.calendar.events == second.calendar.events
+
+
+def test_after_the_clock_was_set_back_nothing_waits_for_the_time_it_had_been() -> None:
+    with folder() as place:
+        week = Week(place, 3)
+        week.book(week.clock() + timedelta(minutes=15), "small")
+        week.cockpit.faults.append("rejected")
+        week.run_until(week.clock() + timedelta(minutes=20))
+        assert week.cockpit.taken == ["rejected"]
+        week.calendar.events.clear()
+        week.book(week.clock() - timedelta(hours=4), "medium")
+        week.set_clock(-5 * 3600)
+        week.run_until(week.clock() + timedelta(hours=1, minutes=5))
+        assert [name for name in week.running() if "medium" in name]
+        week.stop()
 
 
 def test_a_broken_rule_is_seen() -> None:
