@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from calendars.write_back import Report
+from scheduler.metrics.meter import Meter, PromiseNews, Unmetered
 from scheduler.store.history import Recorder
 from scheduler.store.records import Change, PromiseRecord
-from scheduler.types import Plan, Verdict
+from scheduler.types import Plan, Verdict, VerdictState
 
 ON_TIME = timedelta(seconds=1)
 """A model that serves so soon after the start of its booking was ready in time."""
@@ -20,8 +21,9 @@ Key = tuple[str, str]
 class Chronicle:
     """Writes down what is new, and nothing twice, over a restart too."""
 
-    def __init__(self, recorder: Recorder, now: datetime) -> None:
+    def __init__(self, recorder: Recorder, now: datetime, meter: Meter | None = None) -> None:
         self._recorder = recorder
+        self._meter = meter or Unmetered()
         self._said = {key: (one.state, one.text) for key, one in recorder.verdicts().items()}
         promises = recorder.promises(now - timedelta(days=1))
         self._promises: dict[Key, PromiseRecord] = {(one.calendar, one.event): one for one in promises}
@@ -63,6 +65,7 @@ class Chronicle:
                 )
             )
         self._recorder.said(changes)
+        self._meter.said(changes)
 
     def _note_promises(
         self,
@@ -71,7 +74,7 @@ class Chronicle:
         calendars: frozenset[str],
         at: datetime,
     ) -> None:
-        changed = []
+        changed, news = [], []
         for key in {*self._promises, *told}:
             before = self._promises.get(key)
             after = _after(before, told.get(key), verdicts.get(key), key, at)
@@ -80,7 +83,12 @@ class Chronicle:
             if after is not None and after != before:
                 self._promises[key] = after
                 changed.append(after)
+                if before is None or after.state != before.state:
+                    broken = after.state == "broken"
+                    why = _broken_by(told.get(key), verdicts.get(key)) if broken else ""
+                    news.append(PromiseNews(after, why))
         self._recorder.promised(changed)
+        self._meter.promised(news)
         for key in [key for key, one in self._promises.items() if one.end < at - timedelta(days=1)]:
             del self._promises[key]
             self._said.pop(key, None)
@@ -88,6 +96,16 @@ class Chronicle:
 
 def _model(verdict: Verdict) -> str:
     return verdict.model.name if verdict.model else ""
+
+
+def _broken_by(report: Report | None, verdict: Verdict | None) -> str:
+    """What broke a promise, in one of a few words."""
+    if report is None or report.state == "ended":
+        return "never served"
+    if report.state != "refused":
+        return "ceased to serve"
+    refused = verdict is not None and verdict.state in (VerdictState.REFUSED, VerdictState.MISUNDERSTOOD)
+    return verdict.reason.code.value if verdict and refused else "load failed"
 
 
 def _without_event(before: PromiseRecord, at: datetime) -> PromiseRecord:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from scheduler.errors import OperatorError
+from scheduler.metrics.meter import StepOutcome
 
 Result = TypeVar("Result")
 
@@ -21,10 +22,16 @@ class Steps:
 
     Args:
         before: called with the name of each step before it is taken.
+        after: called with its name, how it ended (done, failed or stuck), and the seconds that took.
     """
 
-    def __init__(self, before: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        before: Callable[[str], None] = lambda _: None,
+        after: Callable[[str, StepOutcome, float], None] = lambda *_: None,
+    ) -> None:
         self._before = before
+        self._after = after
         self._under_way: dict[str, tuple[threading.Thread, float]] = {}
         self.now: str | None = None
         """The step that is being taken."""
@@ -48,12 +55,15 @@ class Steps:
                 problem.append(error)
 
         thread = threading.Thread(target=work, name=name, daemon=True)
-        self._under_way[name] = (thread, time.monotonic())
+        began = time.monotonic()
+        self._under_way[name] = (thread, began)
         self.now = name
         thread.start()
         thread.join(deadline_seconds)
         self.now = None
-        if thread.is_alive():
+        ended: StepOutcome = "stuck" if thread.is_alive() else "failed" if problem else "done"
+        self._after(name, ended, time.monotonic() - began)
+        if ended == "stuck":
             raise _stuck(name, deadline_seconds)
         if problem:
             raise problem[0]

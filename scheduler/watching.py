@@ -9,6 +9,7 @@ from scheduler.announcer import Announcer
 from scheduler.events import Events
 from scheduler.front import Front
 from scheduler.heartbeat import OnItsWay
+from scheduler.metrics.meter import Meter, Unmetered
 from scheduler.progress import ON_ITS_WAY, Follower, Progress, Step
 from scheduler.serve.config import ServeState
 from scheduler.store.history import Recorder
@@ -21,6 +22,7 @@ class Watcher:
     Args:
         on_first_serving: called once, with the name of the first model that answers.
         events: told of every step of every model.
+        meter: told how long loading took.
     """
 
     def __init__(
@@ -31,10 +33,12 @@ class Watcher:
         clock: Callable[[], datetime],
         on_first_serving: Callable[[str], None] | None,
         events: Events,
+        meter: Meter | None = None,
     ) -> None:
         self._history = history
         self._front = front
         self._events = events
+        self._meter = meter or Unmetered()
         self._announcer = announcer
         self._clock = clock
         self._on_first_serving = on_first_serving
@@ -109,6 +113,7 @@ class Watcher:
         model, node = one.deployment.model, one.deployment.node
         kind, tier = node_kind(observed, node), self._tier(model.key, node)
         self._history.loaded(self._clock(), model.key, node, kind, tier, round(one.seconds, 3))
+        self._meter.loaded(model, node, kind, tier, one.seconds)
 
     def _tier(self, model_key: str, node: str) -> str:
         """Where weights are loaded from: what was loaded on a node before is on its disk."""
