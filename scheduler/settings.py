@@ -32,6 +32,7 @@ from scheduler.settings_loop import (
     HistorySettings,
     StepSettings,
 )
+from scheduler.settings_web import WebSettings
 from scheduler.types import Rules
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -257,6 +258,7 @@ class Settings(BaseSettings):
     steps: StepSettings = StepSettings()
     history: HistorySettings = HistorySettings()
     controller: ControllerSettings = ControllerSettings()
+    web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -346,7 +348,8 @@ def _describe(problem: Any) -> str:
     names = ["NDIF_" + "__".join(path).upper()]
     names += [name for name, target in ENVIRONMENT_NAMES.items() if target == path]
     name = next((name for name in names if name in os.environ), ".".join(path))
-    return f"{name} is {problem['input']!r}: {problem['msg']}"
+    said = name if path[-1:] == ("key",) else f"{name} is {problem['input']!r}"  # a key stands in no log
+    return f"{said}: {problem['msg']}"
 
 
 def _from_environment_names() -> dict[str, Any]:

@@ -44,15 +44,18 @@ class GivenPort:
 
 def wanted_ports(settings: Settings) -> list[WantedPort]:
     """The ports a head node listens on, from the settings."""
-    ray, serve = settings.ray, settings.serve
+    ray, serve, web = settings.ray, settings.serve, settings.web
     # Ray's own servers listen on every interface, unless the node lives on loopback
     node_host = "127.0.0.1" if ray.host in LOOPBACK else ""
-    return [
+    wanted = [
         WantedPort("the Ray head", "ray", "head_port", node_host, ray.head_port),
         WantedPort("the Ray client server", "ray", "client_port", node_host, ray.client_port),
         WantedPort("the dashboard", "ray", "dashboard_port", ray.dashboard_host, ray.dashboard_port),
         WantedPort("the gateway", "serve", "port", serve.host, serve.port),
     ]
+    if web.enabled:
+        wanted.append(WantedPort("the page", "web", "port", web.host, web.port))
+    return wanted
 
 
 def is_free(host: str, port: int) -> bool:

@@ -114,4 +114,5 @@ def port_settings(settings: Settings) -> dict[str, Any]:
             "dashboard_port": ray.dashboard_port,
         },
         "serve": {"port": settings.serve.port},
+        "web": {"port": settings.web.port},
     }
