@@ -120,6 +120,7 @@ def _evicted(one: Reservation, until: datetime | None) -> Verdict:
         reason=Reason(
             code=ReasonCode.EVICTED, kind=ReasonKind.LATER, detail=detail, remedy="Ask the operator."
         ),
+        private=one.request.private,
     )
 
 

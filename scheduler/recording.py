@@ -62,6 +62,7 @@ class Chronicle:
                     model=_model(verdict) if verdict else known.model if known else "",
                     state=report.state,
                     text=text,
+                    private=verdict.private if verdict else bool(known and known.private),
                 )
             )
         self._recorder.said(changes)
@@ -150,6 +151,7 @@ def _after(
             "model": _model(verdict) or base.model,
             "start": verdict.start,
             "end": verdict.end,
+            "private": verdict.private,
         }
     )
     return _on_its_way(base, report.state, at)

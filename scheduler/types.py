@@ -516,7 +516,8 @@ class Verdict(Frozen):
 
     ``earliest`` is when a refused booking would fit for as long as it lasts, where that was found;
     ``refusal`` says more. ``ready_by`` is when an admitted one is expected to serve, ``late_seconds``
-    after its start if that cannot be helped, because of what ``late_because`` names.
+    after its start if that cannot be helped, because of what ``late_because`` names. A ``private`` one is
+    the business of the people of its event only.
     """
 
     event: str
@@ -535,6 +536,7 @@ class Verdict(Frozen):
     ready_by: UtcDatetime | None = None
     late_seconds: float = 0
     late_because: tuple[str, ...] = ()
+    private: bool = False
 
 
 class Drift(Frozen):

@@ -193,6 +193,7 @@ def say(
         nodes=nodes,
         reason=reason,
         considered=considered,
+        private=reservation.request.private,
     )
 
 

@@ -42,6 +42,7 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE TABLE parked (model_key TEXT PRIMARY KEY, record TEXT NOT NULL);
     """,
+    "ALTER TABLE changes ADD COLUMN private INTEGER NOT NULL DEFAULT 0",
 )
 """One script for each version of the file; ``PRAGMA user_version`` counts those that have been run."""
 
@@ -194,6 +195,12 @@ def _migrate(connection: sqlite3.Connection) -> None:
         raise TooNew(f"a later version of this service made it (version {version} of the file)")
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+
+def is_current(connection: sqlite3.Connection) -> bool:
+    """Whether a file has everything that this version reads."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return bool(version >= len(MIGRATIONS))
 
 
 def _in_memory() -> sqlite3.Connection:

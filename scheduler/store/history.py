@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from scheduler.errors import OperatorError
-from scheduler.store.database import Database, opened_for_reading
+from scheduler.store.database import Database, is_current, opened_for_reading
 from scheduler.store.records import (
     Change,
     LoadTime,
@@ -89,11 +89,11 @@ class History:
     def changes(self, since: datetime) -> list[Change]:
         """What was said of events and models, in its order."""
         rows = self._source.read(
-            "SELECT at, calendar, event, title, model, state, text FROM changes WHERE at >= ? "
+            "SELECT at, calendar, event, title, model, state, text, private FROM changes WHERE at >= ? "
             "ORDER BY at, rowid",
             (since.timestamp(),),
         )
-        names = ("at", "calendar", "event", "title", "model", "state", "text")
+        names = ("at", "calendar", "event", "title", "model", "state", "text", "private")
         return [
             Change.model_validate(dict(zip(names, (_instant(row[0]), *row[1:]), strict=True))) for row in rows
         ]
@@ -197,9 +197,13 @@ class Recorder(History):
         """Something new is said of these events."""
         statements = [
             (
-                "INSERT INTO changes (at, calendar, event, title, model, state, text) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (one.at.timestamp(), one.calendar, one.event, one.title, one.model, one.state, one.text),
+                "INSERT INTO changes (at, calendar, event, title, model, state, text, private) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    one.at.timestamp(),
+                    *(one.calendar, one.event, one.title, one.model, one.state, one.text),
+                    one.private,
+                ),
             )
             for one in changes
         ]
@@ -249,10 +253,15 @@ def reading(path: Path) -> Iterator[History]:
     """The history in a file, which may be in use; empty where there is none.
 
     Raises:
-        OperatorError: it cannot be read.
+        OperatorError: it cannot be read, or an earlier version of this service made it.
     """
     try:
         with opened_for_reading(path) as connection:
+            if connection and not is_current(connection):
+                raise OperatorError(
+                    f"The history {path} is that of an earlier version of this service.",
+                    "The daemon brings it up to date when it starts.",
+                )
             yield History(_Connection(connection))
     except sqlite3.Error as error:
         raise OperatorError(

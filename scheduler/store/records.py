@@ -40,7 +40,8 @@ class PlanRecord(Frozen):
 class PromiseRecord(Frozen):
     """A booking that was admitted, and what came of it.
 
-    ``lateness_seconds`` is 0 for one that was ready at its start; ``broken_why`` is a sentence.
+    ``lateness_seconds`` is 0 for one that was ready at its start; ``broken_why`` is a sentence. A
+    ``private`` one is the business of the people of its event only.
     """
 
     calendar: str
@@ -54,6 +55,7 @@ class PromiseRecord(Frozen):
     ready_at: UtcDatetime | None = None
     lateness_seconds: float | None = None
     broken_why: str | None = None
+    private: bool = False
 
 
 class Change(Frozen):
@@ -66,6 +68,7 @@ class Change(Frozen):
     model: str
     state: str
     text: str
+    private: bool = False
 
 
 class ManualRecord(Frozen):

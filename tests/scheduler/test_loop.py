@@ -371,3 +371,12 @@ def test_nothing_is_written_twice_over_a_restart_either(history: Recorder) -> No
     for _ in range(2):
         lived(history, (-60, "scheduled"), (-50, "scheduled"))
     assert len(history.changes(NOON - timedelta(days=1))) == 1
+
+
+def test_the_past_of_a_private_booking_is_private_too(history: Recorder) -> None:
+    chronicle = Chronicle(history, NOON)
+    bookings = [booking("org/a", start=0, end=1, key="e", private=True), booking("org/a", start=0, end=1)]
+    told = [Report(key=one.key, state="scheduled") for one in bookings]
+    chronicle.note(planned(bookings, LARGE, SIZES), {"test": told}, ["test"], NOON)
+    assert {one.event: one.private for one in history.promises(NOON)} == {"e": True, "org/a@0": False}
+    assert {one.event: one.private for one in history.changes(NOON)} == {"e": True, "org/a@0": False}

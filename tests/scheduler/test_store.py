@@ -59,12 +59,13 @@ def test_of_a_single_load_every_quantile_is_that_one(history: Recorder) -> None:
 def test_everything_comes_back_after_a_restart(history: Recorder, tmp_path: Path) -> None:
     late = promise(state="late", ready_at=NOON + timedelta(seconds=9), lateness_seconds=9.0)
     change = Change(at=NOON, calendar="c", event="e", title="t", model="m", state="serving", text="It is up.")
+    hidden = change.model_copy(update={"at": NOON + HOUR, "event": "f", "private": True})
     ordered = ManualRecord(at=NOON, kind="pin", subject="m", until=NOON + HOUR, by="ada")
     parked = Parked(model_key="k", error="e", since=NOON, tries=2, retry_at=NOON + HOUR, signature="s")
     loads(history, 5.0)
     history.planned(NOON, "1 to deploy.", ["deploy m a"], "applied", seconds=0.5)
     history.promised([promise(), late])
-    history.said([change])
+    history.said([change, hidden])
     history.ordered(ordered)
     history.park(parked)
     history.close()
@@ -73,8 +74,8 @@ def test_everything_comes_back_after_a_restart(history: Recorder, tmp_path: Path
     (plan,) = again.plans(NOON)
     assert (plan.summary, plan.actions, plan.outcome) == ("1 to deploy.", ("deploy m a",), "applied")
     assert again.promises(NOON) == [late]
-    assert again.changes(NOON) == [change]
-    assert again.verdicts() == {("c", "e"): change}
+    assert again.changes(NOON) == [change, hidden]
+    assert again.verdicts() == {("c", "e"): change, ("c", "f"): hidden}
     assert again.manual(NOON) == [ordered]
     assert again.parked() == {"k": parked}
     again.unpark("k")
@@ -133,6 +134,19 @@ def test_a_file_of_an_older_version_is_migrated_and_keeps_its_rows(tmp_path: Pat
     assert history.load_times()["key", "gpu", "cold"].count == 1
     assert (history.problem, len(history.manual(NOON))) == ("", 1)
     history.close()
+
+
+def test_a_file_of_an_older_version_is_read_once_the_daemon_has_migrated_it(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / FILE)
+    old.executescript(f"{MIGRATIONS[0]}; {MIGRATIONS[1]}; PRAGMA user_version = 2;")
+    old.execute("INSERT INTO changes VALUES (?, 'c', 'e', 't', 'm', 'serving', 'Up.')", (NOON.timestamp(),))
+    old.commit()
+    old.close()
+    with pytest.raises(OperatorError, match="earlier version"), reading(tmp_path / FILE):
+        pass
+    Recorder(tmp_path / FILE, keep_days=1).close()
+    with reading(tmp_path / FILE) as history:
+        assert [one.private for one in history.changes(NOON)] == [False]
 
 
 def test_a_file_of_a_later_version_is_left_as_it_is(tmp_path: Path) -> None:
