@@ -32,6 +32,7 @@ from scheduler.settings_loop import (
     HistorySettings,
     StepSettings,
 )
+from scheduler.settings_telemetry import InfluxSettings, LogSettings
 from scheduler.settings_web import WebSettings
 from scheduler.types import Rules
 
@@ -59,6 +60,11 @@ ENVIRONMENT_NAMES: dict[str, tuple[str, ...]] = {
     "OBJECT_STORE_URL": ("serve", "object_store_url"),
     "NDIF_MINIMUM_DEPLOYMENT_TIME_SECONDS": ("controller", "minimum_deployment_seconds"),
     "API_URL": ("controller", "api_url"),
+    "LOKI_URL": ("log", "loki_url"),
+    "INFLUXDB_ADDRESS": ("influx", "address"),
+    "INFLUXDB_ADMIN_TOKEN": ("influx", "admin_token"),
+    "INFLUXDB_ORG": ("influx", "org"),
+    "INFLUXDB_BUCKET": ("influx", "bucket"),
 }
 """Names the service has always had in its environment, and the settings they set."""
 
@@ -120,6 +126,9 @@ class RaySettings(Group):
     node_name: str | None = Field(None, description="Stable name of this node; its host name by default")
     num_gpus: int | None = Field(None, ge=0, le=1024, description="GPUs to offer; all there are by default")
     timeout_seconds: float = Field(10.0, gt=0, le=300, description="Deadline of one call to the dashboard")
+    metrics_port: Port | None = Field(
+        None, description="Port of this node's metrics, outside 10002 to 19999; any free one by default"
+    )
 
     @property
     def dashboard(self) -> str:
@@ -226,16 +235,6 @@ class ModelSettings(Group):
     )
 
 
-class LogSettings(Group):
-    """What the daemon says."""
-
-    level: str = Field(
-        "INFO",
-        pattern="^(TRACE|DEBUG|INFO|SUCCESS|WARNING|ERROR)$",
-        description="TRACE, DEBUG, INFO, SUCCESS, WARNING or ERROR",
-    )
-
-
 class BookingSettings(Group, Rules):
     """Who may book what, for how long and how much."""
 
@@ -260,6 +259,7 @@ class Settings(BaseSettings):
     controller: ControllerSettings = ControllerSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
+    influx: InfluxSettings = InfluxSettings()
 
     @model_validator(mode="after")
     def _place_gateway(self) -> Settings:

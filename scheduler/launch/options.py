@@ -148,6 +148,8 @@ def common_arguments(settings: Settings, folder: Path, memory_mib: int | None) -
     ]
     if settings.ray.num_gpus is not None:
         arguments.append(f"--num-gpus={settings.ray.num_gpus}")
+    if settings.ray.metrics_port is not None:
+        arguments.append(f"--metrics-export-port={settings.ray.metrics_port}")
     return arguments
 
 
@@ -187,6 +189,11 @@ def environment(
     if head and settings.ray.host in LOOPBACK:
         found |= LOOPBACK_ONLY
     found |= _access(settings)
+    if settings.log.loki_url is not None:
+        # replicas ship their logs themselves
+        found["LOKI_URL"] = settings.log.loki_url
+    # the gateways read the token from a file of their own: replicas run the code of others
+    found.pop("INFLUXDB_ADMIN_TOKEN", None)
     found["HF_HOME"] = str(settings.hub_cache.parent)
     found["PYTHONUNBUFFERED"] = "1"
     return found
