@@ -1,4 +1,4 @@
-# One image for the head and the workers:
+# One image for the head and the workers; compose/dev builds and runs it. By hand:
 #   docker build -t ndif-ray .
 #   docker build -t ndif-ray --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu .   (no CUDA)
 #   docker run --rm --shm-size=2g -v ndif-state:/opt/ndif-ray/var ndif-ray head
@@ -9,7 +9,8 @@ FROM mambaorg/micromamba:2.5.0
 
 WORKDIR /opt/ndif-ray
 USER root
-RUN chown "$MAMBA_USER:$MAMBA_USER" . && install -d -o "$MAMBA_USER" -g "$MAMBA_USER" var
+# what is mounted over these folders gets their owner
+RUN chown "$MAMBA_USER:$MAMBA_USER" . && install -d -o "$MAMBA_USER" -g "$MAMBA_USER" var token huggingface
 USER $MAMBA_USER
 
 # The packages first: they change seldom and take minutes, our own code changes often
@@ -26,11 +27,11 @@ RUN PIP_NO_CACHE_DIR=1 micromamba run --name base python -m pip install --no-dep
 ENV PATH=/opt/conda/bin:$PATH \
     NDIF_NO_VENV=1 \
     PYTHONUNBUFFERED=1 \
-    NDIF_RAY__HEAD_PORT=6379 \
-    NDIF_RAY__CLIENT_PORT=10001 \
-    NDIF_RAY__DASHBOARD_PORT=8265 \
-    NDIF_SERVE__PORT=8267
-EXPOSE 6379 10001 8265 8267
+    RAY_HEAD_INTERNAL_PORT=6379 \
+    RAY_CLIENT_INTERNAL_PORT=10001 \
+    RAY_DASHBOARD_INTERNAL_PORT=8265 \
+    RAY_SERVE_INTERNAL_PORT=8267
+EXPOSE 6379 10001 8265 8267 8280
 VOLUME /opt/ndif-ray/var
 
 HEALTHCHECK --interval=30s --timeout=20s --start-period=180s --retries=3 \

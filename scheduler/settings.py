@@ -58,6 +58,8 @@ ENVIRONMENT_NAMES: dict[str, tuple[str, ...]] = {
     "DEV_RAY_SERVE_PORT": ("serve", "port"),
     "N_DEVICES": ("ray", "num_gpus"),
     "OBJECT_STORE_URL": ("serve", "object_store_url"),
+    "RAY_METRICS_GAUGE_EXPORT_INTERVAL_MS": ("ray", "metrics_interval_milliseconds"),
+    "NDIF_MODEL_CACHE_PERCENTAGE": ("planning", "cpu_memory_share"),
     "NDIF_MINIMUM_DEPLOYMENT_TIME_SECONDS": ("controller", "minimum_deployment_seconds"),
     "API_URL": ("controller", "api_url"),
     "LOKI_URL": ("log", "loki_url"),
@@ -128,6 +130,9 @@ class RaySettings(Group):
     timeout_seconds: float = Field(10.0, gt=0, le=300, description="Deadline of one call to the dashboard")
     metrics_port: Port | None = Field(
         None, description="Port of this node's metrics, outside 10002 to 19999; any free one by default"
+    )
+    metrics_interval_milliseconds: int = Field(
+        10_000, ge=1000, le=3_600_000, description="Time between two exports of Ray's own metrics"
     )
 
     @property
@@ -243,7 +248,13 @@ class Settings(BaseSettings):
     """The whole tree. Relative paths are relative to the project's folder."""
 
     model_config = SettingsConfigDict(
-        env_prefix="NDIF_", env_nested_delimiter="__", frozen=True, extra="forbid", cli_parse_args=False
+        env_prefix="NDIF_",
+        env_nested_delimiter="__",
+        # compose hands on what is not set as an empty text
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        cli_parse_args=False,
     )
 
     state_dir: Path = Field(Path("var"), description="Where the service keeps its files")

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from scheduler.catalog import load_catalog
-from scheduler.settings import ROOT, Settings, load_settings
+from scheduler.settings import ENVIRONMENT_NAMES, ROOT, Settings, load_settings
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONDA = yaml.safe_load((ROOT / "conda-env.yml").read_text())
@@ -127,11 +127,12 @@ def test_image_runs_as_an_ordinary_user_and_tells_its_health() -> None:
 
 
 def test_image_sets_settings_that_exist() -> None:
-    names = re.findall(r"NDIF_(\w+?)__(\w+)=(\d+)", "\n".join(DOCKERFILE))
-    assert len(names) == 4
-    for group, field, port in names:
-        default_of((group.lower(), field.lower()))
-        assert any(line.startswith("EXPOSE") and port in line.split() for line in DOCKERFILE)
+    ports = dict(re.findall(r"(\w+_INTERNAL_PORT)=(\d+)", "\n".join(DOCKERFILE)))
+    assert len(ports) == 4
+    (exposed,) = (line.split()[1:] for line in DOCKERFILE if line.startswith("EXPOSE"))
+    for name, port in ports.items():
+        assert default_of(ENVIRONMENT_NAMES[name])
+        assert port in exposed
 
 
 def test_image_leaves_nothing_out_that_the_code_needs() -> None:
@@ -140,7 +141,7 @@ def test_image_leaves_nothing_out_that_the_code_needs() -> None:
     assert {".venv", "var", ".env"} <= set(left_out)
 
 
-@pytest.mark.parametrize("script", ["start.sh", ".ci/run"])
+@pytest.mark.parametrize("script", ["start.sh", ".ci/run", "compose/dev/make-env.sh"])
 def test_shell_scripts_pass_shellcheck(script: str) -> None:
     checked = subprocess.run([program("shellcheck"), script], cwd=ROOT, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout

@@ -22,6 +22,9 @@ from serve_apps.contract import GPU_MEMORY_LABEL, NODE_LABEL
 MAX_TEMP_DIR_CHARACTERS = 37
 """Ray puts sockets below its folder, and the system allows about 107 characters for such a path."""
 
+SHARED_MEMORY_SHARE = 0.9
+"""Of what there is of it, Ray's object store may take so much."""
+
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 """What Ray accepts as the value of a label."""
 
@@ -127,22 +130,33 @@ def temp_dir(settings: Settings, role: str) -> Path:
     return path
 
 
-def object_store_bytes(ram_bytes: int, has_gpu: bool) -> int:
-    """Size of Ray's object store: only requests and results pass through it, weights never do."""
+def object_store_bytes(ram_bytes: int, shared_bytes: int, has_gpu: bool) -> int:
+    """Size of Ray's object store: only requests and results pass through it, weights never do.
+
+    It lies in shared memory, of which a container has little; more than there is would go to the disk.
+    """
     share, most = (0.10, 16 * GIB) if has_gpu else (0.05, 1 * GIB)
-    return max(128 * MIB, min(most, int(ram_bytes * share)))
+    return max(128 * MIB, min(most, int(ram_bytes * share), int(shared_bytes * SHARED_MEMORY_SHARE)))
+
+
+def shared_memory_bytes() -> int:
+    """Shared memory of this machine, or of this container."""
+    try:
+        return shutil.disk_usage("/dev/shm").total
+    except OSError:
+        return psutil.virtual_memory().total
 
 
 def common_arguments(settings: Settings, folder: Path, memory_mib: int | None) -> list[str]:
     """Arguments of ``ray start`` that a head and a worker share."""
-    ram_bytes = psutil.virtual_memory().total
+    ram_bytes, has_gpu = psutil.virtual_memory().total, memory_mib is not None
     arguments = [
         "--block",
         "--log-color=false",
         "--disable-usage-stats",
         f"--temp-dir={folder}",
         f"--labels={labels(node_name(settings), memory_mib)}",
-        f"--object-store-memory={object_store_bytes(ram_bytes, memory_mib is not None)}",
+        f"--object-store-memory={object_store_bytes(ram_bytes, shared_memory_bytes(), has_gpu)}",
         # any free port: a fixed one is taken when a second Ray runs on this machine
         "--dashboard-agent-listen-port=0",
     ]
@@ -189,6 +203,8 @@ def environment(
     if head and settings.ray.host in LOOPBACK:
         found |= LOOPBACK_ONLY
     found |= _access(settings)
+    # the name Ray goes by today
+    found["RAY_metrics_report_interval_ms"] = str(settings.ray.metrics_interval_milliseconds)
     if settings.log.loki_url is not None:
         # replicas ship their logs themselves
         found["LOKI_URL"] = settings.log.loki_url

@@ -8,7 +8,7 @@ import pytest
 
 from scheduler.errors import OperatorError
 from scheduler.launch import options
-from scheduler.settings import GIB, MIB, RaySettings, Settings
+from scheduler.settings import GIB, MIB, RaySettings, Settings, load_settings
 
 
 def fake_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,18 @@ def test_a_temporary_folder_with_too_long_a_path_is_refused(
     ],
 )
 def test_object_store_is_small(ram: int, has_gpu: bool, expected: int) -> None:
-    assert options.object_store_bytes(ram, has_gpu) == pytest.approx(expected, abs=1)
+    assert options.object_store_bytes(ram, ram, has_gpu) == pytest.approx(expected, abs=1)
+
+
+def test_object_store_fits_into_the_shared_memory_of_a_container() -> None:
+    assert options.object_store_bytes(512 * GIB, 2 * GIB, has_gpu=True) == pytest.approx(1.8 * GIB, abs=1)
+    assert 0 < options.shared_memory_bytes()
+
+
+def test_the_interval_of_metrics_keeps_its_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_METRICS_GAUGE_EXPORT_INTERVAL_MS", "2500")
+    found = options.environment(load_settings(), {}, head=True, has_gpu=False)
+    assert found["RAY_metrics_report_interval_ms"] == "2500"
 
 
 def test_head_arguments_follow_the_settings(tmp_path: Path) -> None:
