@@ -153,10 +153,10 @@ class Controller:
         from that would delete what others declared. So what vanishes is missed for a while.
         """
         self._there |= set(state.others)
-        missed = {name: self._missed.get(name, at) for name in self._there - set(state.others)}
+        # where the clock is set back meanwhile, the wait begins anew
+        missed = {name: min(at, self._missed.get(name, at)) for name in self._there - set(state.others)}
         wait = timedelta(seconds=self.settings.guard.second_reading_seconds)
-        # the clock may be set back meanwhile
-        self._missed = {name: since for name, since in missed.items() if timedelta() <= at - since < wait}
+        self._missed = {name: since for name, since in missed.items() if at - since < wait}
         self._there = set(state.others) | set(self._missed)
         return tuple(sorted(self._missed))
 

@@ -66,7 +66,7 @@ class MassChangeGuard:
             for key, one in self._trusted.items()
             if one.start <= at < one.end and not (key in now and _covers(now[key], at))
         ]
-        self._missing = {one.key: self._missing.get(one.key, at) for one in gone}
+        self._missing = {one.key: min(at, self._missing.get(one.key, at)) for one in gone}
         doubted = [one for one in gone if not self._confirmed(one, read_at)]
         return tuple(_with(reading, doubted) for reading in readings) if doubted else None
 

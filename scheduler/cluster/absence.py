@@ -23,9 +23,10 @@ class Absence:
         for node in cluster.nodes:
             self._seen[node.name] = (node, at)
         present = {node.name for node in cluster.nodes}
-        for name, (_, seen) in list(self._seen.items()):
-            # a clock that was set back must not keep a dead node for hours
-            if name not in present and not timedelta() <= at - seen < self._grace:
+        for name, (node, seen) in list(self._seen.items()):
+            # a clock that was set back must neither keep a dead node for hours nor take it for gone at once
+            self._seen[name] = (node, min(seen, at))
+            if name not in present and at - seen >= self._grace:
                 del self._seen[name]
         away = (
             node.model_copy(update={"cordoned": True})

@@ -154,10 +154,12 @@ def test_a_node_that_blinks_is_kept_closed_and_comes_back_open() -> None:
 
 def test_a_node_that_stays_away_is_gone_also_after_the_clock_was_set_back() -> None:
     both, one = cluster(gpus("a", 1, 80), gpus("b", 1, 80)), cluster(gpus("a", 1, 80))
-    for later in (20 * SECOND, -timedelta(hours=1)):
+    for since in (NOON, NOON - timedelta(hours=1)):
         absence = Absence(20)
         absence.complete(both, NOON)
-        assert absence.complete(one, NOON + later) == one
+        assert absence.complete(one, since + 10 * SECOND) != one
+        assert absence.complete(one, since + 19 * SECOND) != one
+        assert absence.complete(one, since + 30 * SECOND) == one
 
 
 # The mass change guard

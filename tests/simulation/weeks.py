@@ -236,6 +236,7 @@ class Week:
     def set_clock(self, seconds: float) -> None:
         """Somebody sets the clock forward, or back."""
         self.clock.set(self.clock() + timedelta(seconds=seconds))
+        self.cockpit.blank_until = None  # what is over is not to come once more
         if self._jobs is not None:
             self._jobs.clock_was_set()
 
