@@ -171,7 +171,7 @@ class Daemon:
             self._settings = settings
             self._controller = self._connect(settings)
             self._jobs.every("tick", settings.calendar.check_interval_seconds, self._on_time)
-        set_up_logging(settings.log.level)
+        set_up_logging(settings.log.level, settings.log.format)
         logger.success("The settings were read anew.")
 
     # --- the loop ---------------------------------------------------------------------------------------

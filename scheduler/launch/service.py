@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -13,10 +13,12 @@ from rich.console import Console
 from scheduler.errors import OperatorError
 from scheduler.keys import require_keys
 from scheduler.launch import ports
+from scheduler.launch.options import node_name
 from scheduler.launch.ray_node import RayHead, RayWorker
 from scheduler.launch.runtime import RuntimeFile, port_settings
 from scheduler.launch.supervision import interruptible, running
 from scheduler.launch.token import read_token
+from scheduler.logutil.logger import is_json, logging_of_the_service
 from scheduler.settings import Settings
 from scheduler.state_lock import StateLock
 
@@ -86,7 +88,7 @@ def run_worker(settings: Settings) -> int:
     note = RuntimeFile(settings.path(settings.state_dir) / WORKER_NOTE)
     note.clear_leftovers()
     node = RayWorker(settings, console, on_spawned=lambda ray: note.write({}, ray))
-    with ending_quietly(console):
+    with ending_quietly(console), logging_of_the_service(settings.log, "worker", node_name(settings)):
         try:
             await_head(host, port, console)
             with running(node, console):
@@ -131,13 +133,28 @@ def run_daemon(
 ) -> None:
     """Run the daemon in the foreground until it is asked to end."""
     # they import the planner: not for the other verbs
+    from scheduler.board import Board
     from scheduler.daemon import Daemon
     from scheduler.front_process import front_for
+    from scheduler.metrics.telemetry import Telemetry
     from scheduler.second_opinion import second_opinions
 
-    front = front_for(settings, assume=True)
-    with second_opinions(settings) as solver:
-        Daemon(settings, on_first_serving=on_first_serving, console=console, front=front, solver=solver).run()
+    front, board = front_for(settings, assume=True), Board()
+    with (
+        logging_of_the_service(settings.log, "daemon", node_name(settings)) as loki,
+        closing(Telemetry(settings, board, loki=loki)) as telemetry,
+        second_opinions(settings) as solver,
+    ):
+        Daemon(
+            settings,
+            on_first_serving=on_first_serving,
+            # what a person reads there stands in the log for programs
+            console=Console(quiet=True) if is_json(settings.log.format) else console,
+            front=front,
+            solver=solver,
+            board=board,
+            meter=telemetry.meter,
+        ).run()
 
 
 def head_address(settings: Settings) -> tuple[str, int]:

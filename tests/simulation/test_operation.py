@@ -290,7 +290,7 @@ def test_settings_are_read_anew_when_asked_and_bad_ones_are_told_and_not_taken(
     def unusable() -> Settings:
         raise OperatorError("NDIF_SERVE__PORT is 'x'.", "Correct it.")
 
-    monkeypatch.setattr("scheduler.daemon.set_up_logging", lambda _: None)
+    monkeypatch.setattr("scheduler.daemon.set_up_logging", lambda *_: None)
     monkeypatch.setattr(lab.daemon, "_reload", unusable)
     lab.daemon._asked._reload.set()
     lab.poll()
