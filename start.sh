@@ -24,7 +24,8 @@ Examples
 
 The environment is made in .venv, from Python 3.11 or 3.12, and made again when pyproject.toml or
 constraints.txt change. NDIF_PYTHON names the Python to make it from; NDIF_NO_VENV=1 takes the Python
-that is there with all it has, as the container does.
+that is there with all it has, as the container does. `test` run as root also installs the browser and
+the Prometheus that some tests drive, with apt; elsewhere those tests are skipped.
 TEXT
 }
 
@@ -120,6 +121,25 @@ prepare() {
   fi
 }
 
+# A browser and Prometheus, which some tests drive, are not among pip's packages.
+make_tools() {
+  local missing=() log=$root/.venv/tools.log
+  command -v chromium >/dev/null || missing+=(chromium)
+  command -v promtool >/dev/null || missing+=(prometheus)
+  [[ ${#missing[@]} -gt 0 && -z ${NDIF_NO_TOOLS:-} ]] || return 0
+  if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "Tests that need ${missing[*]} are skipped. On Debian: apt install ${missing[*]}" >&2
+    return 0
+  fi
+  echo "Installing ${missing[*]} for the tests (once; NDIF_NO_TOOLS=1 leaves them out) ..." >&2
+  # RUNLEVEL: nothing that is installed is to be started as a service
+  if ! { apt-get update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+    apt-get install --yes --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    tail -n 5 "$log" >&2
+    echo "They could not be installed, so their tests are skipped, or fail under CI." >&2
+  fi
+}
+
 check() {
   printf '\n== %s\n' "$*" >&2
   "$python" -m "$@"
@@ -152,6 +172,7 @@ case ${1:-local} in
   test)
     shift
     prepare demo,test
+    make_tools
     run_tests "$@"
     ;;
   *)

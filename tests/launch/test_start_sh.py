@@ -43,7 +43,7 @@ class Project:
         self.stub.write_text(STUB)
         self.stub.chmod(0o755)
         self.environment = {"PATH": f"{programs}:/usr/bin:/bin", "CALLS": str(self.calls_file)}
-        self.environment |= {"NDIF_PYTHON": str(self.stub), "HOME": str(folder)}
+        self.environment |= {"NDIF_PYTHON": str(self.stub), "HOME": str(folder), "NDIF_NO_TOOLS": "1"}
 
     def run(
         self, *arguments: str, script: Path | None = None, **variables: str
