@@ -15,6 +15,7 @@ from scheduler.metrics import table
 from scheduler.metrics.meter import PassOutcome, PromiseNews, StepOutcome, Unmetered
 from scheduler.store.records import Change
 from scheduler.types import Model, Plan
+from serve_apps.telemetry.metric import Metric
 
 STEPS = {
     "reading the calendars": "read",
@@ -116,16 +117,16 @@ def exposition_of(registry: CollectorRegistry) -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
-def _counter(metric: table.Metric, registry: CollectorRegistry) -> Counter:
+def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:
     counter = Counter(metric.name, metric.help, metric.labels, registry=registry)
     for value in KNOWN_LABELS.get(metric, ()):
         counter.labels(value)
     return counter
 
 
-def _histogram(metric: table.Metric, registry: CollectorRegistry) -> Histogram:
+def _histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
     return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
 
 
-def _counter_family(metric: table.Metric) -> CounterMetricFamily:
+def _counter_family(metric: Metric) -> CounterMetricFamily:
     return CounterMetricFamily(metric.name.removesuffix("_total"), metric.help, labels=metric.labels)

@@ -26,6 +26,7 @@ from scheduler.types import (
     Verdict,
     VerdictState,
 )
+from serve_apps.telemetry.metric import Metric
 
 ADMITTED = (VerdictState.PLACED, VerdictState.COMING)
 BEST_FIRST = (
@@ -195,7 +196,7 @@ def _existing(path: Path) -> Path:
     return next((one for one in (path, *path.parents) if one.exists()), Path("/"))
 
 
-def _gauge(metric: table.Metric, values: Values) -> Family:
+def _gauge(metric: Metric, values: Values) -> Family:
     family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
     for labels, value in values:
         family.add_metric(labels, value)

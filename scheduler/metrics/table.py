@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-Kind = Literal["gauge", "counter", "histogram"]
+from serve_apps.telemetry.metric import Metric
 
 SHORT_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Buckets of what the loop does."""
 LONG_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0)
 """Buckets of loading, and of being late."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric. ``name`` is what is scraped, with a counter's ``_total``; ``buckets`` are upper bounds."""
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
 
 
 PASSES = Metric(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,6 +13,8 @@ from ray.serve import Application
 from serve_apps.contract import GATEWAY_DEPLOYMENT, GatewayArgs, GatewayConfig
 from serve_apps.gateway.backend import ServeBackend
 from serve_apps.gateway.http import Gateway, make_app
+from serve_apps.gateway.metrics import RayMeter
+from serve_apps.telemetry.influx import Points, saved_server
 
 logger = logging.getLogger("ray.serve")
 
@@ -25,7 +28,8 @@ class GatewayReplica:
 
     def __init__(self, args: dict[str, Any]) -> None:
         checked = GatewayArgs.model_validate(args)
-        self._gateway = Gateway(checked, ServeBackend(checked.deadline_seconds))
+        meter = RayMeter(_points(checked))
+        self._gateway = Gateway(checked, ServeBackend(checked.deadline_seconds), meter=meter)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return make_app(self._gateway)
@@ -36,6 +40,23 @@ class GatewayReplica:
             self._gateway.reconfigure(GatewayConfig.model_validate(user_config))
         except ValueError:
             logger.exception("the routing table was not understood; the last one stays")
+
+
+def _points(args: GatewayArgs) -> Points | None:
+    """The way to InfluxDB, where the daemon left word of one."""
+    try:
+        server = saved_server(Path(args.state_dir)) if args.state_dir is not None else None
+    except (ValueError, OSError):
+        logger.exception("no points are written")
+        return None
+    return None if server is None else Points(server, on_problem=_tell)
+
+
+def _tell(problem: str) -> None:
+    if problem:
+        logger.warning("points cannot be written (%s); nothing waits for it", problem)
+    else:
+        logger.info("points can be written again")
 
 
 def build(args: dict[str, Any]) -> Application:

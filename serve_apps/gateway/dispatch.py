@@ -96,7 +96,7 @@ class Dispatcher:
     async def _hold(self, model: str, why: Unavailable) -> None:
         for job in await self._desk.database.run(jobs_table.in_turn, model):
             if why.job_status is None:
-                await self._desk.fail(job, why.message, replica=None)
+                await self._desk.fail(job, why.message, "refused", replica=None)
             else:
                 text = f"{why.because}. Your job waits for it until {clock(job.wait_until)}."
                 await self._desk.say(job, why.job_status, text)
@@ -107,7 +107,7 @@ class Dispatcher:
         try:
             for job in await desk.database.run(jobs_table.overdue, time.time()):
                 text = f"Your job waited until {clock(job.wait_until)}, as long as it may; it was ended."
-                await desk.fail(job, text, replica=None)
+                await desk.fail(job, text, "waited too long", replica=None)
             await self._bury_the_dead()
             if time.monotonic() - self._cleaned_at >= CLEAN_SECONDS:
                 self._cleaned_at = time.monotonic()
@@ -123,6 +123,7 @@ class Dispatcher:
             logger.warning("the gateway's process %s is gone; its jobs are taken over", replica.pid)
             for job_id, session in await desk.database.run(replicas_table.bury, replica.id, time.time()):
                 desk.payload(job_id).unlink(missing_ok=True)
+                desk.count_lost()
                 await desk.tell_error(job_id, session, replicas_table.RESTARTED)
             desk.wake()
 

@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from serve_apps.gateway.backend import Backend, BackendError
 from serve_apps.gateway.caller import current
+from serve_apps.gateway.metrics import current_exchange
 from serve_apps.gateway.routing import Statuses
 from serve_apps.messages import (
     BlockRequest,
@@ -72,6 +73,11 @@ class FairGate:
         """Requests there and on their way there."""
         line = self._lines.get(application)
         return 0 if line is None else line.inside + line.length
+
+    @property
+    def lines(self) -> dict[str, tuple[int, int]]:
+        """How many wait for each application that anybody asks, and how many are there."""
+        return {name: (line.length, line.inside) for name, line in self._lines.items()}
 
     @asynccontextmanager
     async def turn(self, application: str, owner: str, slots: int, seconds: float) -> AsyncIterator[None]:
@@ -144,7 +150,10 @@ class FairBackend:
         statuses = await self._backend.statuses()
         replicas = statuses[application].replicas if application in statuses else 1
         slots = CALLS_PER_REPLICA * max(1, replicas)
+        exchange, began = current_exchange.get(), time.monotonic()
         async with self._gate.turn(application, current.get().owner, slots, self._deadline_seconds):
+            if exchange is not None:
+                exchange.turn_seconds = (exchange.turn_seconds or 0.0) + time.monotonic() - began
             yield
 
     async def complete(self, application: str, request: GenerationRequest) -> Chunk | Refusal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -25,10 +25,14 @@ from serve_apps.gateway.generation import error_response, generation_routes
 from serve_apps.gateway.jobs import Desk
 from serve_apps.gateway.keys import ANONYMOUS, KEYS_FILE, Caller, KeyStore
 from serve_apps.gateway.limits import BodyLimit
+from serve_apps.gateway.lines import tell_lines
+from serve_apps.gateway.measuring import Measured, MeasuredBackend
+from serve_apps.gateway.metrics import Unmetered, current_exchange
 from serve_apps.gateway.nnsight import nnsight_routes
 from serve_apps.gateway.nnsight_jobs import job_routes
 from serve_apps.gateway.openai import model_body
 from serve_apps.gateway.routing import RoutingTable, Serving, Unavailable
+from serve_apps.telemetry.labels import UNKNOWN
 
 MAX_JSON_BYTES = 1024 * 1024
 
@@ -46,23 +50,42 @@ class Gateway:
     used inside ``at_work``, which runs the jobs of nnsight's clients, and closed.
     """
 
-    def __init__(self, args: GatewayArgs, backend: Backend, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        args: GatewayArgs,
+        backend: Backend,
+        now: Callable[[], datetime] = utc_now,
+        meter: Unmetered | None = None,
+    ) -> None:
         self.args = args
         self.now = now
+        self.meter = meter or Unmetered()
         self.table = RoutingTable()
         self.gate = FairGate(args.queued_per_key, args.queued_per_model)
-        self.backend: Backend = FairBackend(backend, self.gate, args.deadline_seconds)
-        self.desk = Desk(args, backend)
+        self.backend: Backend = MeasuredBackend(FairBackend(backend, self.gate, args.deadline_seconds))
+        self.desk = Desk(args, backend, self.meter, self.label)
         self._keys = KeyStore(self.desk.folder / KEYS_FILE)
         self._identifying = asyncio.Semaphore(2)
         self._configured = False
         self.dispatcher = Dispatcher(self.desk, lambda: self.table if self._configured else None, now)
         self._turns = itertools.count()
 
-    def at_work(self) -> AbstractAsyncContextManager[None]:
-        return self.dispatcher.at_work()
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        async with self.dispatcher.at_work():
+            telling = asyncio.create_task(tell_lines(self))
+            try:
+                yield
+            finally:
+                telling.cancel()
+                await asyncio.gather(telling, return_exceptions=True)
+
+    def label(self, name: str) -> str:
+        """What a model is called in metrics, by whatever name a client calls it: there are few of them."""
+        return self.table.name_of(name) or UNKNOWN
 
     def close(self) -> None:
+        self.meter.close()
         self._keys.close()
         self.desk.close()
 
@@ -85,6 +108,8 @@ class Gateway:
 
     async def find(self, name: str) -> Serving:
         """Whom to call, the least busy first. Raises ``BackendError`` where nobody is."""
+        if (exchange := current_exchange.get()) is not None:
+            exchange.model = self.label(name)
         statuses = await self.backend.statuses()
         found = self.table.resolve(name, statuses, self.now(), current.get())
         if isinstance(found, Unavailable):
@@ -127,6 +152,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         app.add_middleware(
             CORSMiddleware, allow_origins=gateway.args.cors_origins, allow_methods=["*"], allow_headers=["*"]
         )
+    app.add_middleware(Measured, meter=gateway.meter)
     _error_handlers(app)
     _listing_routes(app, gateway)
     app.include_router(generation_routes(gateway))

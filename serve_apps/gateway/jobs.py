@@ -14,7 +14,7 @@ import secrets
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +26,11 @@ from serve_apps.gateway.backend import Backend, BackendError, GoneError
 from serve_apps.gateway.database import Database
 from serve_apps.gateway.doorbell import Doorbell
 from serve_apps.gateway.jobs_table import Job, Limits
+from serve_apps.gateway.metrics import JobEnd, JobNews, JobPhases, Unmetered
 from serve_apps.gateway.sessions import Session
 from serve_apps.messages import BlockRequest, Frame, FrameKind
 from serve_apps.providers.object_store import DiskStore, ObjectStore, S3Store, StoreError, write_whole
+from serve_apps.telemetry.labels import UNKNOWN
 
 logger = logging.getLogger("ray.serve")
 
@@ -54,13 +56,24 @@ def open_store(args: GatewayArgs, folder: Path) -> ObjectStore:
 class Desk:
     """This replica's share of all jobs: its websockets, what it runs, and how it hears of the rest."""
 
-    def __init__(self, args: GatewayArgs, backend: Backend) -> None:
+    def __init__(
+        self,
+        args: GatewayArgs,
+        backend: Backend,
+        meter: Unmetered | None = None,
+        label: Callable[[str], str] = lambda _: UNKNOWN,
+    ) -> None:
+        """``label`` says what ``meter`` is to call a model, by its key."""
         self.args = args
         self.backend = backend
+        self.label = label
+        self._meter = meter or Unmetered()
+        self._phases: dict[str, JobPhases] = {}
         self.replica = secrets.token_hex(8)
         self.sessions: dict[str, Session] = {}
         self.woken = asyncio.Event()
         self.running: dict[str, asyncio.Task[None]] = {}
+        self.models_running: dict[str, str] = {}
         self._stopping: set[str] = set()
         self._ringing: set[asyncio.Task[None]] = set()
         self._shunned: dict[str, float] = {}
@@ -153,20 +166,36 @@ class Desk:
         if await self.database.run(jobs_table.say, job.id, status, description):
             await self.tell(job.session, json.dumps(status_body(job.id, status, description)))
 
-    async def end(self, job: Job, status: str, description: str, **known: Any) -> bool:
+    async def end(self, job: Job, status: str, description: str, how: JobEnd, **known: Any) -> bool:
         """Notes a job's end, unless it has ended already or is another replica's by now.
 
-        ``known`` are ``meta``, ``result_bytes`` and ``replica`` (this one; None for a job that waits).
+        ``known`` are ``meta``, ``result_bytes``, ``sent_bytes`` of a result that is not kept, and
+        ``replica`` (this one; None for a job that waits).
         """
+        sent_bytes = known.pop("sent_bytes", 0)
         replica = known.pop("replica", self.replica)
         ended = await self.database.run(
             jobs_table.end, job.id, replica, status, description, time.time(), **known
         )
         self.payload(job.id).unlink(missing_ok=True)
+        if ended:
+            self.count(job, how, known.get("result_bytes") or sent_bytes, known.get("meta"))
         return ended
 
-    async def fail(self, job: Job, why: str, **known: Any) -> None:
-        if await self.end(job, "ERROR", why, **known):
+    def count(self, job: Job, how: JobEnd, result_bytes: int = 0, meta: dict[str, Any] | None = None) -> None:
+        """Tells the meter of a job's end."""
+        phases = self._phases.get(job.id, JobPhases(created=job.created))
+        phases.ended = time.time()
+        memory_bytes = int((meta or {}).get("max_memory_usage") or 0)
+        news = JobNews(self.label(job.model_key), how, phases, job.payload_bytes, result_bytes, memory_bytes)
+        self._meter.job(news)
+
+    def count_lost(self) -> None:
+        """Tells the meter that a job ended with the gateway that ran it."""
+        self._meter.job(JobNews(UNKNOWN, "lost", JobPhases()))
+
+    async def fail(self, job: Job, why: str, how: JobEnd = "failed", **known: Any) -> None:
+        if await self.end(job, "ERROR", why, how, **known):
             body = status_body(job.id, "ERROR", why, meta=known.get("meta"))
             await self.tell(job.session, json.dumps(body))
 
@@ -188,12 +217,15 @@ class Desk:
             await asyncio.shield(self._close_session(session.id))
 
     async def _close_session(self, session_id: str) -> None:
+        for job in await self.database.run(jobs_table.waiting_of, session_id):
+            self.count(job, "cancelled")
         self.ring_all(await self.database.run(replicas_table.close_session, session_id, time.time()))
 
     async def cancel(self, job: Job) -> None:
         """Ends a job that waits; one that runs is told to end where it runs."""
         running = await self.database.run(jobs_table.cancel, [job.id], time.time())
         if not running:
+            self.count(job, "cancelled")
             self.payload(job.id).unlink(missing_ok=True)
             await self.tell_error(job.id, job.session, jobs_table.CANCELLED)
         self.ring_all(running)
@@ -216,8 +248,10 @@ class Desk:
 
     def begin(self, job: Job) -> None:
         """Runs a job that was claimed for this replica."""
+        self._phases[job.id] = JobPhases(created=job.created, claimed=time.time())
         task = asyncio.create_task(self._run(job))
         self.running[job.id] = task
+        self.models_running[job.id] = job.model_key
         task.add_done_callback(lambda _: self._over(job.id))
 
     def shuns(self, application: str) -> bool:
@@ -233,6 +267,8 @@ class Desk:
 
     def _over(self, job_id: str) -> None:
         self.running.pop(job_id, None)
+        self.models_running.pop(job_id, None)
+        self._phases.pop(job_id, None)
         self._stopping.discard(job_id)
         self.wake()
 
@@ -249,19 +285,20 @@ class Desk:
             if error.code in NOT_BEGUN:
                 await self._release(job)
             else:
-                await self.fail(job, error.message)
+                await self.fail(job, error.message, "too long" if error.status == 504 else "lost")
         except TimeoutError:
-            await self.fail(job, f"Your job ran longer than {self.args.job_seconds:g} s and was ended.")
+            text = f"Your job ran longer than {self.args.job_seconds:g} s and was ended."
+            await self.fail(job, text, "too long")
         except asyncio.CancelledError:
             cancelled = job.id in await self.database.run(jobs_table.cancelled_here, self.replica)
             if cancelled:
-                await self.fail(job, jobs_table.CANCELLED)
+                await self.fail(job, jobs_table.CANCELLED, "cancelled")
             else:
                 await self._release(job)
                 raise
         except Exception:
             logger.exception("job %s failed in the gateway", job.id)
-            await self.fail(job, "The gateway failed to run your job; its log says why.")
+            await self.fail(job, "The gateway failed to run your job; its log says why.", "lost")
 
     async def _release(self, job: Job) -> None:
         if not await self.database.run(jobs_table.release, job.id, self.replica, time.time()):
@@ -283,11 +320,13 @@ class Desk:
             limit_seconds=self.args.job_seconds,
         )
         meta: dict[str, Any] | None = None
+        phases = self._phases.setdefault(job.id, JobPhases(created=job.created))
         async with asyncio.timeout(None) as limit:
             async with aclosing(self.backend.run_block(job.application, request)) as frames:
                 async for frame in frames:
                     match frame.kind:
                         case FrameKind.RUNNING:
+                            phases.running = time.time()
                             seconds = self.args.job_seconds + GRACE_SECONDS
                             limit.reschedule(asyncio.get_running_loop().time() + seconds)
                             await self.say(job, "RUNNING", "Your job is running.")
@@ -296,16 +335,17 @@ class Desk:
                             await self.tell(job.session, json.dumps(status_body(job.id, "LOG", text)))
                         case FrameKind.META:
                             meta = json.loads(frame.data)
+                            phases.computed = time.time()
                         case _:
                             await self._finish(job, frame, meta)
                             return
-        await self.fail(job, "The model ended your job without a result.", meta=meta)
+        await self.fail(job, "The model ended your job without a result.", "lost", meta=meta)
 
     async def _finish(self, job: Job, frame: Frame, meta: dict[str, Any] | None) -> None:
         if frame.kind is FrameKind.ERROR:
             await self.fail(job, frame.data.decode(errors="replace"), meta=meta)
         elif frame.kind is FrameKind.COMPLETED:
-            if await self.end(job, "COMPLETED", "", meta=meta):
+            if await self.end(job, "COMPLETED", "", "completed", meta=meta, sent_bytes=len(frame.data)):
                 await self.tell(job.session, frame.data)
         else:
             await self._keep_result(job, frame.data, meta)
@@ -315,17 +355,17 @@ class Desk:
         gone = await self.database.run(jobs_table.make_room, len(data), room)
         if gone is None:
             text = f"The result has {len(data)} bytes; at most {room} can be kept. Save less."
-            await self.fail(job, text, meta=meta)
+            await self.fail(job, text, "refused", meta=meta)
             return
         try:
             await self.store.remove(gone)
             await self.store.put(job.id, data)
         except StoreError:
             logger.exception("the result of job %s is lost", job.id)
-            await self.fail(job, "The result could not be stored; send the job again.", meta=meta)
+            await self.fail(job, "The result could not be stored; send the job again.", "lost", meta=meta)
             return
         text = "Your job has been completed."
-        if await self.end(job, "COMPLETED", text, meta=meta, result_bytes=len(data)):
+        if await self.end(job, "COMPLETED", text, "completed", meta=meta, result_bytes=len(data)):
             link = self.store.link(job.id, job.base_url, time.time(), self.args.result_seconds)
             await self.tell(job.session, json.dumps(status_body(job.id, "COMPLETED", text, link, meta)))
 

@@ -269,6 +269,22 @@ def cancel(db: sqlite3.Connection, job_ids: Iterable[str], now: float) -> set[st
     return running
 
 
+def waiting_of(db: sqlite3.Connection, session: str) -> list[Job]:
+    """Jobs of a websocket that wait."""
+    rows = db.execute(
+        "SELECT * FROM jobs WHERE session = ? AND ended IS NULL AND replica IS NULL", (session,)
+    )
+    return [_job(row) for row in rows]
+
+
+def lines(db: sqlite3.Connection) -> list[tuple[str, int]]:
+    """How many jobs wait for each model, and one spelling of its key."""
+    rows = db.execute(
+        "SELECT min(model_key), count(*) FROM jobs WHERE ended IS NULL AND replica IS NULL GROUP BY model"
+    )
+    return [(key, number) for key, number in rows]
+
+
 def cancelled_here(db: sqlite3.Connection, replica: str) -> list[str]:
     """Jobs that this replica runs and shall not."""
     rows = db.execute("SELECT id FROM jobs WHERE replica = ? AND cancelled = 1 AND ended IS NULL", (replica,))

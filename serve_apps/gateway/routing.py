@@ -151,6 +151,14 @@ class RoutingTable:
             )
         return listed
 
+    def name_of(self, name: str) -> str | None:
+        """The first name of what a client means, be it up or booked; None where there is nothing of it."""
+        if routes := self._routes_for(name):
+            return routes[0].names[0]
+        key = parse_model_key(name)
+        wanted = key.repo_id if key is not None else name
+        return next((one.names[0] for one in self.bookings if _named(wanted, one.names)), None)
+
     def _routes_for(self, name: str) -> list[Route]:
         key = parse_model_key(name)
         if key is not None:
