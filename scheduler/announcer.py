@@ -10,9 +10,12 @@ from rich.console import Console
 from scheduler.amend import load_failed
 from scheduler.bookings import Bookings
 from scheduler.errors import OperatorError
+from scheduler.front import Lease
+from scheduler.guard import Hold
 from scheduler.progress import Progress
 from scheduler.render.sentences import sentence
 from scheduler.render.text import progress_line, show_plan
+from scheduler.store.orders import Order
 from scheduler.store.records import Parked
 from scheduler.types import Model, Plan
 
@@ -50,6 +53,20 @@ class Announcer:
             self.say(subject, text, level="WARNING")
         else:
             self.over(subject, over)
+
+    def lease(self, lease: Lease) -> None:
+        """Log whose the cluster is, where it is another daemon's."""
+        waits = f"Waiting: {lease.holder} works on this cluster." if lease.holder and not lease.ours else ""
+        self.standing("lease", waits, "This daemon works on the cluster now.")
+        self.standing("lease problem", lease.problem, "The lease can be kept again.")
+
+    def hindrances(self, held: Hold | None, pause: Order | None, away: Iterable[str]) -> None:
+        """Log why not everything is done that is planned."""
+        self.standing("held", held.words if held else "", "The bookings are as they should be.")
+        words = f"Paused{f' by {pause.by}' if pause.by else ''}: nothing is changed." if pause else ""
+        self.standing("pause", words, "Not paused any more.")
+        missing = ", ".join(away)
+        self.standing("away", f"Gone, and waited for: {missing}." if missing else "", "")
 
     def plan(self, plan: Plan) -> None:
         """Print a plan that has something new to do or to refuse."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,8 +18,9 @@ from scheduler.board import Board, View, calendar_views
 from scheduler.controller import Cockpit, Controller, Paused, Solver, Stale
 from scheduler.errors import OperatorError
 from scheduler.events import Events
-from scheduler.front import Alone, Front
+from scheduler.front import Alone, Front, state_to_show
 from scheduler.heartbeat import Heartbeat, beat
+from scheduler.instants import instants
 from scheduler.jobs import ClockJobs, Jobs
 from scheduler.logutil.logger import set_up_logging
 from scheduler.metrics.meter import Meter, PassOutcome, Unmetered
@@ -50,7 +52,8 @@ class Daemon:
 
     Args:
         on_first_serving: called once, with the name of the first booked model that answers.
-        clock: tells the present instant. ``jobs`` does things in time by that clock.
+        clock: tells the present instant; ``jobs`` does things in time by it.
+        steady: seconds of a clock that nobody sets.
         calendars: makes the calendars from the settings. ``dashboard`` is Ray's, or a stand-in.
         front: stands between this daemon and the rest of its cluster.
         solver: gives second opinions on refusals, if there is one.
@@ -66,6 +69,7 @@ class Daemon:
         on_first_serving: Callable[[str], None] | None = None,
         console: Console | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        steady: Callable[[], float] = time.monotonic,
         jobs: Jobs | None = None,
         calendars: Callable[[Settings], tuple[CalendarSource, ...]] | None = None,
         dashboard: Cockpit | None = None,
@@ -97,9 +101,8 @@ class Daemon:
         self._steps = Steps(before_step, self._meter.stepped)
         self._announcer = Announcer(console or Console(stderr=True, highlight=False, soft_wrap=True))
         self._events = Events(settings.controller.api_url)
-        self._watcher = Watcher(
-            self._history, self._front, self._announcer, clock, on_first_serving, self._events, self._meter
-        )
+        told = (self._announcer, self._events, self._meter)
+        self._watcher = Watcher(self._history, self._front, clock, steady, on_first_serving, *told)
         self._busy = threading.Lock()
         self._asked = Asked()
         self._started, self._passes, self._in_a_row = clock(), 0, 0
@@ -214,10 +217,10 @@ class Daemon:
         self._guard(plan, at)
         self._return_at(plan)
         try:
-            # 5. Carry it out, and follow what is on its way.
+            # 5. Carry it out.
             self._apply(plan, at)
-            self._watch_soon()
         finally:
+            self._watch_soon()  # also where no answer came: it may have arrived
             # 6. Tell those who booked, also where it could not be carried out.
             self._write_back(plan, observed)
             # 7. Record what was said and promised.
@@ -246,12 +249,8 @@ class Daemon:
         return self._controller.plan(at, observed) if parked else plan
 
     def _guard(self, plan: Plan, at: datetime) -> None:
-        held, pause = self._controller.held, self._controller.orders.paused(at)
-        self._announcer.standing("held", held.words if held else "", "The bookings are as they should be.")
-        words = f"Paused{f' by {pause.by}' if pause.by else ''}: nothing is changed." if pause else ""
-        self._announcer.standing("pause", words, "Not paused any more.")
-        away = ", ".join(self._controller.away)
-        self._announcer.standing("away", f"Gone, and waited for: {away}." if away else "", "")
+        controller = self._controller
+        self._announcer.hindrances(controller.held, controller.orders.paused(at), controller.away)
         self._announcer.plan(plan)
         self.last_plan = plan
         self._controller.keep_promises(plan)  # before it is acted on: a daemon may be killed at any moment
@@ -291,6 +290,7 @@ class Daemon:
             self._watcher.took_seconds,
             self._settings.serve.url_for_clients,
             warn_before=timedelta(minutes=self._settings.calendar.warn_before_end_minutes),
+            progress=self._front.said(),
         )
         write = partial(self._controller.bookings.write_back, self._reports)
         try:
@@ -310,13 +310,7 @@ class Daemon:
         if self._forgotten_at is None or at - self._forgotten_at > FORGET_EVERY:
             self._forgotten_at = at
             self._history.forget(at)
-        self._front.show(
-            {
-                "plan": plan.model_dump(mode="json", include={"cluster", "directory", "at"}),
-                "deployments": [one.model_dump(mode="json") for one in observed.deployments],
-                "model_keys": {one.application: one.model.key for one in observed.deployments},
-            }
-        )
+        self._front.show(state_to_show(plan, observed))
 
     # --- following --------------------------------------------------------------------------------------
 
@@ -342,12 +336,7 @@ class Daemon:
 
     def _leads(self) -> bool:
         lease = self._front.lease()
-        self._announcer.standing(
-            "lease",
-            f"Waiting: {lease.holder} works on this cluster." if lease.holder and not lease.ours else "",
-            "This daemon works on the cluster now.",
-        )
-        self._announcer.standing("lease problem", lease.problem, "The lease can be kept again.")
+        self._announcer.lease(lease)
         self._led = lease.ours
         return lease.ours
 
@@ -363,13 +352,8 @@ class Daemon:
 
     def _return_at(self, plan: Plan) -> None:
         warn = timedelta(minutes=self._settings.calendar.warn_before_end_minutes)
-        edges = [edge for one in plan.verdicts for edge in (one.start, one.end) if edge]
-        warnings = [one.end - warn for one in plan.verdicts if one.end and warn]
-        later = [when for one in plan.upcoming for when in (one.at, one.done_by)]
         orders, parking = self._controller.orders.boundaries, self._controller.parking.boundaries
-        following = [plan.next_boundary] if plan.next_boundary else []
-        everything = (*following, *edges, *warnings, *later, *orders, *parking)
-        coming = [when for when in everything if when > plan.at]
+        coming = [when for when in (*instants(plan, warn), *orders, *parking) if when > plan.at]
         self._jobs.at(coming, self._on_time)
         self._next_edge = min(coming, default=None)
 

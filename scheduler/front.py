@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from scheduler.progress import Said
+from scheduler.types import Observed, Plan
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ class Front(Protocol):
     def close(self) -> None:
         """Give the lease back."""
         ...
+
+
+def state_to_show(plan: Plan, observed: Observed) -> dict[str, Any]:
+    """What other services are told of the cluster and of what runs on it."""
+    return {
+        "plan": plan.model_dump(mode="json", include={"cluster", "directory", "at"}),
+        "deployments": [one.model_dump(mode="json") for one in observed.deployments],
+        "model_keys": {one.application: one.model.key for one in observed.deployments},
+    }
 
 
 class Alone:

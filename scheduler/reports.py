@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 
 from calendars.reservation import Reading
 from calendars.write_back import Report
+from scheduler.progress import Said, Step
 from scheduler.render.sentences import answer, sentence
 from scheduler.render.text import first_line
 from scheduler.types import Deployment, DeploymentStatus, Plan, Verdict, VerdictState
 
 NODES_SHOWN = 4
+ORDER = {Step.DOWNLOADING: 0, Step.LOADING: 1, Step.WARMING: 2}
 
 
 def reports(
@@ -21,6 +23,7 @@ def reports(
     took_seconds: Mapping[str, float],
     url: str,
     warn_before: timedelta = timedelta(),
+    progress: Mapping[str, Said] | None = None,
 ) -> dict[str, tuple[Report, ...]]:
     """What to say, by calendar: one report for each event that was read.
 
@@ -29,11 +32,12 @@ def reports(
         took_seconds: how long an application took to load, where that was seen.
         url: where clients reach the gateway.
         warn_before: how long before its end a booking that serves is told that it ends.
+        progress: how far applications that load say they are.
     """
     running = {one.identity: one for one in deployments}
     said: dict[str, list[Report]] = {}
     for verdict in plan.verdicts:
-        report = _report(verdict, running, took_seconds, url)
+        report = _report(verdict, running, took_seconds, url, progress or {})
         if report.state == "serving" and verdict.end and verdict.end - plan.at <= warn_before:
             report = report.model_copy(update={"lines": (*report.lines, _ends(verdict.end))})
         said.setdefault(verdict.calendar, []).append(report)
@@ -55,6 +59,7 @@ def _report(
     running: Mapping[tuple[str, str], Deployment],
     took_seconds: Mapping[str, float],
     url: str,
+    progress: Mapping[str, Said],
 ) -> Report:
     if verdict.state in (VerdictState.REFUSED, VerdictState.MISUNDERSTOOD):
         # What is free on each node changes whenever anything starts or ends there.
@@ -73,13 +78,26 @@ def _report(
         problem = f"It could not be loaded: {first_line(failed.message)}"
         return Report(key=verdict.event, state="refused", lines=(problem,))
     if not all(one and (one.status is DeploymentStatus.SERVING or one.ready_replicas) for one in found):
-        where = ", ".join(verdict.nodes)
-        return Report(key=verdict.event, state="loading", lines=(f"It is being loaded on {where}.",))
+        said = [progress[one.application] for one in found if one and one.application in progress]
+        return Report(key=verdict.event, state="loading", lines=(_loading(verdict.nodes, said),))
     lines = (f"Ask for {verdict.model.repo_id} at {url}.",)
     took = [took_seconds[one.application] for one in found if one and one.application in took_seconds]
     # A restart forgets it, and must not write to every event because of that.
     asides = (f"Loading took {max(took):.0f} s.",) if took else ()
     return Report(key=verdict.event, state="serving", lines=lines, asides=asides)
+
+
+def _loading(nodes: tuple[str, ...], said: list[Said]) -> str:
+    """In quarters: each change is written into the event."""
+    where = ", ".join(nodes)
+    slowest = min(said, key=lambda one: (ORDER[one.step], one.fraction or 0.0), default=Said(Step.LOADING))
+    quarters = int((slowest.fraction or 0.0) * 4) / 4
+    done = f" ({quarters:.0%} done)" if 0 < quarters < 1 else ""
+    if slowest.step is Step.DOWNLOADING:
+        return f"It is being downloaded to {where}{done}."
+    if slowest.step is Step.WARMING or quarters == 1:
+        return f"It is being loaded on {where} (almost done)."
+    return f"It is being loaded on {where}{done}."
 
 
 def _ends(end: datetime) -> str:

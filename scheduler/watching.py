@@ -15,11 +15,15 @@ from scheduler.serve.config import ServeState
 from scheduler.store.history import Recorder
 from scheduler.types import DeploymentStatus, Observed, Tier
 
+BLIND_SECONDS = 10.0
+"""What begins to load is looked at sooner than so long after the last look, else nobody saw it begin."""
+
 
 class Watcher:
     """Looks at each observation once.
 
     Args:
+        steady: seconds of a clock that nobody sets, for how long things take.
         on_first_serving: called once, with the name of the first model that answers.
         events: told of every step of every model.
         meter: told how long loading took.
@@ -29,9 +33,10 @@ class Watcher:
         self,
         history: Recorder,
         front: Front,
-        announcer: Announcer,
         clock: Callable[[], datetime],
+        steady: Callable[[], float],
         on_first_serving: Callable[[str], None] | None,
+        announcer: Announcer,
         events: Events,
         meter: Meter | None = None,
     ) -> None:
@@ -41,9 +46,12 @@ class Watcher:
         self._meter = meter or Unmetered()
         self._announcer = announcer
         self._clock = clock
+        self._steady = steady
         self._on_first_serving = on_first_serving
         self._follower = Follower()
-        self._inherited: frozenset[str] | None = None
+        self._inherited: set[str] = set()
+        self._loading: set[str] = set()
+        self._looked_at: float | None = None
         self._observed: Observed | None = None
         self._gateway: tuple[str, str] | None = None
         self.unreadable: dict[str, str] = {}
@@ -51,13 +59,10 @@ class Watcher:
 
     def tell(self, observed: Observed, state: ServeState) -> bool:
         """Log what has become of the applications; returns whether one began or ceased to serve."""
-        now = self._clock().timestamp()
+        now = self._steady()
         self._observed, self._gateway = observed, state.gateway_status
         self._say_unreadable(state)
-        loading = (one for one in observed.deployments if one.status is DeploymentStatus.LOADING)
-        if self._inherited is None:
-            # when these began to load nobody here has seen
-            self._inherited = frozenset(one.application for one in loading)
+        self._inherit(observed, now)
         told = self._follower.update(observed.deployments, now, self._front.said(), self._expected(observed))
         self._announcer.progress(told)
         for one in told:
@@ -66,6 +71,13 @@ class Watcher:
             self._note_load(one, observed)
         self._say_gateway(observed, state)
         return any(one.step not in ON_ITS_WAY for one in told)
+
+    def _inherit(self, observed: Observed, now: float) -> None:
+        """Keep in mind whose loading may have begun long before it was seen: at a start, after an outage."""
+        loading = {one.application for one in observed.deployments if one.status is DeploymentStatus.LOADING}
+        if self._looked_at is None or now - self._looked_at > BLIND_SECONDS:
+            self._inherited |= loading - self._loading
+        self._looked_at, self._loading = now, loading
 
     @property
     def seen(self) -> tuple[Observed | None, tuple[str, str] | None]:
@@ -80,7 +92,7 @@ class Watcher:
     @property
     def loading_seconds(self) -> dict[str, float]:
         """For how long each application that is loading has been."""
-        return self._follower.loading_seconds(self._clock().timestamp())
+        return self._follower.loading_seconds(self._steady())
 
     @property
     def on_its_way(self) -> tuple[OnItsWay, ...]:
@@ -88,7 +100,7 @@ class Watcher:
         if self._observed is None:
             return ()
         said, expected = self._front.said(), self._expected(self._observed)
-        now = self._clock().timestamp()
+        now = self._steady()
         loading = [one for one in self._observed.deployments if one.status is DeploymentStatus.LOADING]
         found = [self._follower.loading(one, now, said, expected) for one in loading]
         return tuple(
@@ -107,8 +119,8 @@ class Watcher:
         application = one.deployment.application
         if one.step is not Step.SERVING or not one.seconds:
             return
-        if self._inherited and application in self._inherited:
-            self._inherited -= {application}
+        if application in self._inherited:
+            self._inherited.remove(application)
             return
         model, node = one.deployment.model, one.deployment.node
         kind, tier = node_kind(observed, node), self._tier(model.key, node)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from scheduler.cluster.node import DeviceKind
-from scheduler.progress import Progress, Step
+from scheduler.progress import ON_ITS_WAY, Progress, Step
 from scheduler.render.refusals import NODES_SHOWN, around, broken, late, lateness, node_lines, titles
 from scheduler.render.secrets import without_secrets
 from scheduler.render.sentences import answer, duration, gpus, listed, moment, offers, sentence, size
@@ -229,11 +229,11 @@ def first_line(message: str) -> str:
 def progress_line(progress: Progress) -> tuple[str, str]:
     """What became of a model, as a log level and a line."""
     where = f"{progress.deployment.model.name} on {progress.deployment.node}"
-    if progress.step is Step.LOADING:
-        return (
-            "INFO",
-            f"Loading {where} ({progress.seconds:.0f} s)" if progress.seconds else f"Loading {where}",
-        )
+    if progress.step in ON_ITS_WAY:
+        known = [f"{progress.fraction:.0%}"] if progress.fraction else []
+        known += [f"{progress.seconds:.0f} s"] if progress.seconds else []
+        so_far = f" ({', '.join(known)})" if known else ""
+        return "INFO", f"{progress.step.value.capitalize()} {where}{so_far}"
     if progress.step is Step.SERVING:
         took = f", {progress.seconds:.0f} s after loading began" if progress.seconds else ""
         return "SUCCESS", f"Serving {where}{took}"

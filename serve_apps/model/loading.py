@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_apps.contract import ModelArgs
+from serve_apps.model.progress import LoadingProgress
 
 logger = logging.getLogger("ray.serve")
 
@@ -33,13 +34,18 @@ def hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def cached_repository(cache: Path, repo_id: str) -> Path:
+    """The folder of a repository in the cache, whether or not it is there."""
+    return cache / f"models--{repo_id.replace('/', '--')}"
+
+
 def cached_snapshot(cache: Path, repo_id: str, revision: str | None) -> Path | None:
     """The folder of a snapshot that holds everything a model needs, or None.
 
     Judged by the files alone: a config, a tokenizer or its like, and every weight file the index
     names. A download that was broken off leaves its file unlinked, so what exists is complete.
     """
-    repository = cache / f"models--{repo_id.replace('/', '--')}"
+    repository = cached_repository(cache, repo_id)
     reference = repository / "refs" / (revision or "main")
     commit = reference.read_text().strip() if reference.is_file() else revision
     if commit is None:
@@ -107,16 +113,19 @@ def import_nnsight() -> None:
     import nnsight  # noqa: F401
 
 
-def load_model(args: ModelArgs) -> Any:
+def load_model(args: ModelArgs, progress: LoadingProgress) -> Any:
     """The model as nnsight's ``TransformersModel``, on its device, without gradients on the weights.
 
-    Reads the Hugging Face cache alone when the snapshot is complete there. Logs what it took in
-    seconds. Raises whatever loading raises; Serve shows it in the application's message.
+    Reads the Hugging Face cache alone when the snapshot is complete there. ``progress`` is told what is
+    being waited for. Logs what it took in seconds. Raises whatever loading raises; Serve shows it in the
+    application's message.
     """
     started = time.monotonic()
     snapshot = cached_snapshot(hub_cache(), args.repo_id, args.revision)
     if snapshot is not None:
         keep_off_the_hub()
+    else:
+        progress.downloads(args.repo_id, args.revision, cached_repository(hub_cache(), args.repo_id))
     device = choose_device(args.num_gpus)
 
     import_nnsight()
@@ -129,14 +138,15 @@ def load_model(args: ModelArgs) -> Any:
     )
     if args.trust_remote_code:
         placement["trust_remote_code"] = True
-    model = TransformersModel(
-        args.repo_id,
-        revision=args.revision,
-        task=args.task,
-        dtype=getattr(torch, args.dtype),
-        dispatch=True,
-        **placement,
-    )
+    with progress.counting_weights():
+        model = TransformersModel(
+            args.repo_id,
+            revision=args.revision,
+            task=args.task,
+            dtype=getattr(torch, args.dtype),
+            dispatch=True,
+            **placement,
+        )
     model._module.requires_grad_(False)
     model._module.eval()
     source = f"cache {snapshot}" if snapshot else "Hugging Face Hub"

@@ -31,8 +31,11 @@ from serve_apps.model.generation import Generator, may_generate
 from serve_apps.model.isolation import ModelBaseline, freeze_memory
 from serve_apps.model.loading import load_model, original_weights
 from serve_apps.model.mailbox import Mailbox
+from serve_apps.model.metrics import tell_metrics
+from serve_apps.model.progress import LoadingProgress, tells_daemon
 from serve_apps.model.results import completed_frame
 from serve_apps.model.rows import choose_rows
+from serve_apps.telemetry.logs import ship_logs
 
 logger = logging.getLogger("ray.serve")
 
@@ -51,8 +54,15 @@ class ModelReplica:
 
     def __init__(self, args: dict[str, Any]) -> None:
         self._args = ModelArgs.model_validate(args)
+        ship_logs("model")
         self._config = ModelConfig()
-        self._model = load_model(self._args)
+        with LoadingProgress(tells_daemon()) as progress:
+            self._load(progress)
+        freeze_memory()
+
+    def _load(self, progress: LoadingProgress) -> None:
+        self._model = load_model(self._args, progress)
+        progress.warming()
         module = self._model._module
         rows = choose_rows(module) if may_generate(self._model) else None
         self._generator = Generator(self._model, can_generate=rows is not None)
@@ -65,7 +75,7 @@ class ModelReplica:
         baseline = ModelBaseline(self._model, lambda: original_weights(self._args, module))
         self._executor: Executor = InProcessExecutor(self._model, baseline)
         self._warm_up()
-        freeze_memory()
+        tell_metrics(self._args.repo_id, self._engine)
 
     def _warm_up(self) -> None:
         """Computes one token, so that a replica that cannot never calls itself ready.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from calendars.reservation import Misunderstood, Reading
 from calendars.write_back import Report
+from scheduler.progress import Said, Step
 from scheduler.reports import reports
 from scheduler.types import Deployment, DeploymentStatus, Plan
 from tests.scheduler.builders import booking, carried_out, cluster, cpu, deployed, gpus, known, planned
@@ -13,9 +16,12 @@ URL = "http://models.example.org:8267"
 
 
 def told(
-    plan: Plan, running: tuple[Deployment, ...] = (), took: dict[str, float] | None = None
+    plan: Plan,
+    running: tuple[Deployment, ...] = (),
+    took: dict[str, float] | None = None,
+    progress: dict[str, Said] | None = None,
 ) -> list[Report]:
-    return list(reports(plan, (), running, took or {}, URL).get("test", ()))
+    return list(reports(plan, (), running, took or {}, URL, progress=progress).get("test", ()))
 
 
 def test_a_booking_is_scheduled_then_loading_then_serving() -> None:
@@ -26,6 +32,36 @@ def test_a_booking_is_scheduled_then_loading_then_serving() -> None:
     )
     states = [told(later), told(now), told(now, loading), told(now, serving)]
     assert [one[0].state for one in states] == ["scheduled", "loading", "loading", "serving"]
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (None, "It is being loaded on c."),
+        (Said(Step.DOWNLOADING), "It is being downloaded to c."),
+        (Said(Step.DOWNLOADING, 0.6), "It is being downloaded to c (50% done)."),
+        (Said(Step.LOADING, 0.2), "It is being loaded on c."),
+        (Said(Step.LOADING, 0.8), "It is being loaded on c (75% done)."),
+        (Said(Step.LOADING, 1.0), "It is being loaded on c (almost done)."),
+        (Said(Step.WARMING), "It is being loaded on c (almost done)."),
+    ],
+)
+def test_a_booking_that_is_loading_is_told_how_far_in_quarters(said: Said | None, line: str) -> None:
+    plan = planned([booking("org/a")], ON, known(a=1))
+    loading = carried_out(plan, DeploymentStatus.LOADING)
+    (report,) = told(plan, loading, progress={loading[0].application: said} if said else {})
+    assert report.lines == (line,)
+
+
+def test_of_several_nodes_the_one_that_is_farthest_behind_is_told() -> None:
+    both = cluster(cpu("c", 8), cpu("d", 8))
+    plan = planned([booking("org/a", replicas=2)], both, known(a=5))
+    loading = carried_out(plan, DeploymentStatus.LOADING)
+    said = [Said(Step.LOADING, 0.8), Said(Step.DOWNLOADING, 0.3)]
+    (report,) = told(
+        plan, loading, progress={one.application: s for one, s in zip(loading, said, strict=True)}
+    )
+    assert report.lines == ("It is being downloaded to c, d (25% done).",)
 
 
 def test_a_serving_booking_is_told_where_to_ask_and_how_long_loading_took() -> None:

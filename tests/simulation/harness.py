@@ -86,6 +86,7 @@ class World:
         self._daemon = Daemon(
             self.settings,
             clock=self.clock,
+            steady=lambda: self.clock().timestamp(),
             jobs=self._jobs,
             calendars=partial(calendar_sources, google=HurriedCalendar),
             console=Console(file=io.StringIO(), force_terminal=False),

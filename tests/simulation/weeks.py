@@ -100,6 +100,7 @@ class Week:
         self._jobs: SimulatedJobs | None = None
         self._pace = POLL
         self._number = 0
+        self._set_by = 0.0
         for name, count in GPUS.items():
             self.ray.add_node(name, gpus=count)
         self.ray.run_in_code("theirs", Needs("theirs", num_gpus=0.0))
@@ -120,6 +121,7 @@ class Week:
         self._daemon = Daemon(
             self.settings,
             clock=self.clock,
+            steady=lambda: self.clock().timestamp() - self._set_by,
             jobs=self._jobs,
             calendars=lambda _: (self.calendar,),
             dashboard=self.cockpit,
@@ -236,6 +238,7 @@ class Week:
     def set_clock(self, seconds: float) -> None:
         """Somebody sets the clock forward, or back."""
         self.clock.set(self.clock() + timedelta(seconds=seconds))
+        self._set_by += seconds
         self.cockpit.blank_until = None  # what is over is not to come once more
         if self._jobs is not None:
             self._jobs.clock_was_set()
