@@ -26,6 +26,8 @@ STATUS = {
     "DELETING": DeploymentStatus.STOPPING,
 }
 GATEWAY_ROUTE = "/"
+LOGGING = {"encoding": "JSON"}
+"""How our applications write their logs; the daemon's have the same names of fields."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -118,18 +120,23 @@ class ServeState:
         """Whether Serve, if it runs, listens on loopback only; only its first configuration decides that."""
         return self._http_host is None or self._http_host in LOOPBACK
 
-    def gateway_is_for(self, settings: ServeSettings) -> bool:
+    def gateway_is_for(self, settings: ServeSettings, warn_minutes: float = 10.0) -> bool:
         """Whether the gateway was deployed with the arguments and replicas it would be given now."""
         app = self._applications.get(contract.GATEWAY_APPLICATION)
         if app is None:
             return True
         replicas = _options(app, contract.GATEWAY_DEPLOYMENT).get("num_replicas")
-        same = _arguments(app) == _gateway_args(settings, self).model_dump(mode="json")
+        same = _arguments(app) == _gateway_args(settings, self, warn_minutes).model_dump(mode="json")
         return same and replicas == settings.gateway_replicas
 
 
-def serve_config(plan: Plan, state: ServeState, settings: ServeSettings) -> dict[str, Any]:
+def serve_config(
+    plan: Plan, state: ServeState, settings: ServeSettings, warn_minutes: float = 10.0
+) -> dict[str, Any]:
     """The complete configuration to PUT: a plan's placements, the gateway, and others' as they are.
+
+    Args:
+        warn_minutes: how long before a model's end the gateway tells its clients.
 
     Raises:
         OperatorError: an application of others answers at ``/``, where the gateway must be.
@@ -140,7 +147,7 @@ def serve_config(plan: Plan, state: ServeState, settings: ServeSettings) -> dict
             "Deploy it with another route_prefix; nothing was changed.",
         )
     ours = [
-        _gateway(plan.directory, _gateway_args(settings, state), settings.gateway_replicas),
+        _gateway(plan.directory, _gateway_args(settings, state, warn_minutes), settings.gateway_replicas),
         *(_model(placement, settings) for placement in plan.placements),
     ]
     return {
@@ -150,7 +157,7 @@ def serve_config(plan: Plan, state: ServeState, settings: ServeSettings) -> dict
     }
 
 
-def _gateway_args(settings: ServeSettings, state: ServeState) -> contract.GatewayArgs:
+def _gateway_args(settings: ServeSettings, state: ServeState, warn_minutes: float) -> contract.GatewayArgs:
     return contract.GatewayArgs(
         state_dir=str(settings.gateway_dir) if settings.gateway_dir else None,
         loopback_only=settings.loopback_only and state.listens_on_loopback(),
@@ -170,6 +177,7 @@ def _gateway_args(settings: ServeSettings, state: ServeState) -> contract.Gatewa
         queued_per_model=settings.queued_per_model,
         cors_origins=settings.cors_origins,
         allowed_adapters=settings.allowed_adapters,
+        warn_seconds=warn_minutes * 60,
     )
 
 
@@ -178,6 +186,7 @@ def _gateway(directory: Directory, args: contract.GatewayArgs, replicas: int) ->
         "name": contract.GATEWAY_APPLICATION,
         "route_prefix": GATEWAY_ROUTE,
         "import_path": contract.GATEWAY_IMPORT_PATH,
+        "logging_config": LOGGING,
         "args": args.model_dump(mode="json"),
         "deployments": [
             {
@@ -233,6 +242,7 @@ def _model(placement: Placement, settings: ServeSettings) -> dict[str, Any]:
         "name": application_name(target.model, placement.node),
         "route_prefix": None,
         "import_path": contract.MODEL_IMPORT_PATH,
+        "logging_config": LOGGING,
         "args": args.model_dump(mode="json"),
         "deployments": [
             {

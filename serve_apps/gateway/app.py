@@ -15,6 +15,7 @@ from serve_apps.gateway.backend import ServeBackend
 from serve_apps.gateway.http import Gateway, make_app
 from serve_apps.gateway.metrics import RayMeter
 from serve_apps.telemetry.influx import Points, saved_server
+from serve_apps.telemetry.logs import ship_logs
 
 logger = logging.getLogger("ray.serve")
 
@@ -28,6 +29,7 @@ class GatewayReplica:
 
     def __init__(self, args: dict[str, Any]) -> None:
         checked = GatewayArgs.model_validate(args)
+        ship_logs("gateway")
         meter = RayMeter(_points(checked))
         self._gateway = Gateway(checked, ServeBackend(checked.deadline_seconds), meter=meter)
 

@@ -8,12 +8,23 @@ from ray import serve
 from ray.serve import Application
 
 from serve_apps.contract import MODEL_DEPLOYMENT, NODE_LABEL, ModelArgs
+from serve_apps.model.metrics import tell_metrics
 from serve_apps.model.replica import ModelReplica
+from serve_apps.telemetry.logs import ship_logs
 
 MAX_ONGOING_REQUESTS = 64
 """Requests a replica takes in: as many texts as grow side by side, and others whose turn comes between."""
 MAX_QUEUED_REQUESTS = 64
 """Requests one caller may have waiting beyond that; then ``BackPressureError``."""
+
+
+class MeasuredReplica(ModelReplica):
+    """A replica on Ray, where somebody reads its log and its metrics."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        ship_logs("model")
+        super().__init__(args)
+        tell_metrics(self._args.repo_id, self._engine)
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -32,7 +43,7 @@ def build(args: dict[str, Any]) -> Application:
     }
     if checked.memory_bytes:
         resources["memory"] = checked.memory_bytes
-    deployment = serve.deployment(ModelReplica).options(
+    deployment = serve.deployment(MeasuredReplica).options(
         name=MODEL_DEPLOYMENT,
         ray_actor_options=resources,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,

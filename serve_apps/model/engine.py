@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from serve_apps.messages import Refusal
 from serve_apps.model.rows import Rows
@@ -26,6 +26,14 @@ STEPS_BETWEEN = 8
 """Most steps that the texts get after somebody had the model alone while the next already waits."""
 
 Work = Callable[[], None]
+
+
+class Load(NamedTuple):
+    """How many texts grow and wait, and how many wait to have the model alone."""
+
+    growing: int
+    waiting: int
+    alone: int
 
 
 class Engine:
@@ -67,6 +75,13 @@ class Engine:
         with self._changed:
             self._alone.append(work)
             self._changed.notify()
+
+    @property
+    def load(self) -> Load:
+        """How busy it is."""
+        with self._changed:
+            texts = len(self._reading) + len(self._growing)
+            return Load(texts, len(self._arrived), len(self._alone))
 
     def withdraw(self, work: Work) -> bool:
         """Takes work back that has not begun; False if it has."""

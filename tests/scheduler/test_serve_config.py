@@ -177,7 +177,7 @@ def test_the_gateway_is_told_for_whom_a_model_and_a_booking_are() -> None:
 def test_every_deployment_is_named_since_unnamed_ones_are_dropped_in_silence() -> None:
     for one in serve_config(plan(), ServeState({}), SETTINGS)["applications"]:
         assert all(deployment["name"] for deployment in one["deployments"])
-        assert set(one) == {"name", "route_prefix", "import_path", "args", "deployments"}
+        assert set(one) == {"name", "route_prefix", "import_path", "args", "logging_config", "deployments"}
 
 
 def test_application_names_tell_models_nodes_and_revisions_apart() -> None:
@@ -213,6 +213,13 @@ def test_a_gateway_of_other_settings_is_deployed_anew(change: dict[str, Any]) ->
     gateway = serve_config(plan(), ServeState({}), SETTINGS)["applications"][0]
     assert answer(app(gateway)).gateway_is_for(SETTINGS)
     assert not answer(app(gateway)).gateway_is_for(ServeSettings(**change))
+
+
+def test_the_gateway_is_told_how_long_before_an_end_it_tells_its_clients() -> None:
+    gateway = serve_config(plan(), ServeState({}), SETTINGS, 7.0)["applications"][0]
+    assert GatewayArgs.model_validate(gateway["args"]).warn_seconds == 420
+    assert answer(app(gateway)).gateway_is_for(SETTINGS, 7.0)
+    assert not answer(app(gateway)).gateway_is_for(SETTINGS, 8.0)
 
 
 def test_the_gateways_arguments_hold_no_secrets() -> None:
