@@ -104,6 +104,7 @@ class Controller:
         """The plan that was handed to Serve last, or is just being."""
         self.away: tuple[str, ...] = ()
         """Nodes that are gone, and may be back any moment."""
+        self._warn_minutes = settings.calendar.warn_before_end_minutes
         self._clock = clock
         self._solver = solver
         self._opinions: Mapping[str, Opinion] = {}
@@ -136,7 +137,7 @@ class Controller:
         self._take_orders()
         state = ServeState(self.dashboard.serve_details())
         self._doubtful = self._has_vanished(state, at)
-        current = state.gateway_is_for(self.settings.serve)
+        current = state.gateway_is_for(self.settings.serve, self._warn_minutes)
         observed = Observed(
             cluster=self._cluster(state, at),
             deployments=state.deployments,
@@ -241,7 +242,7 @@ class Controller:
         if state.fingerprint != plan.fingerprint:
             raise Stale("what is deployed has changed since the plan was made")
         self.handed_over = plan
-        self.dashboard.put_serve_config(serve_config(plan, state, self.settings.serve))
+        self.dashboard.put_serve_config(serve_config(plan, state, self.settings.serve, self._warn_minutes))
 
     def keep_promises(self, plan: Plan) -> None:
         """Remember what this plan promised, for the next one and over a restart."""

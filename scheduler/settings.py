@@ -108,7 +108,10 @@ class CalendarSettings(Group):
         "UTC", description="Zone of a calendar that does not name its own"
     )
     warn_before_end_minutes: float = Field(
-        10.0, ge=0, le=1440, description="How long before its end a booking is told that it ends; 0: never"
+        10.0,
+        ge=0,
+        le=1440,
+        description="How long before its end a booking, and whoever asks for its model, is told; 0: never",
     )
 
 

@@ -112,6 +112,8 @@ class GatewayArgs(_Agreed):
     """Origins whose web pages may call the gateway; ``*`` is all of them."""
     allowed_adapters: tuple[str, ...] = ()
     """PEFT adapters a traced block may ask for, by repo id."""
+    warn_seconds: float = Field(default=600, ge=0)
+    """So long before the end of a model's last booking its clients are told; 0 for never."""
 
     @property
     def keys_required(self) -> bool:

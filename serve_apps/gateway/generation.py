@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from serve_apps.gateway.backend import BackendError
+from serve_apps.gateway.endings import ending_headers
 from serve_apps.gateway.openai import ChatBody, CompletionBody, EmbeddingBody, error_body
 from serve_apps.gateway.shapes import Shape, embedding_body
 from serve_apps.messages import Chunk, Refusal
@@ -56,7 +57,8 @@ def generation_routes(gateway: Gateway) -> APIRouter:
         if isinstance(answer, Refusal):
             return error_response(answer.status, answer.message, answer.code, param=answer.param)
         as_base64 = body.encoding_format == "base64"
-        return JSONResponse(embedding_body(serving.route.names[0], answer, as_base64))
+        headers = ending_headers(gateway.ends(serving.route.until))
+        return JSONResponse(embedding_body(serving.route.names[0], answer, as_base64), headers=headers)
 
     return router
 
@@ -77,7 +79,7 @@ async def _generate(gateway: Gateway, body: CompletionBody | ChatBody) -> Respon
         answer = await gateway.ask(serving, lambda app: gateway.backend.complete(app, request))
         if isinstance(answer, Refusal):
             return error_response(answer.status, answer.message, answer.code, param=answer.param)
-        return JSONResponse(shape.whole(answer))
+        return JSONResponse(shape.whole(answer), headers=ending_headers(gateway.ends(serving.route.until)))
 
     # the first piece decides between an answer and a proper error status
     first, pieces = await gateway.ask(serving, lambda app: _begin(gateway.backend.stream(app, request)))
@@ -85,7 +87,8 @@ async def _generate(gateway: Gateway, body: CompletionBody | ChatBody) -> Respon
         await pieces.aclose()
         return error_response(first.status, first.message, first.code, param=first.param)
     events = _events(shape, first, pieces)
-    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    headers = {"Cache-Control": "no-cache", **ending_headers(gateway.ends(serving.route.until))}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 Pieces = AsyncGenerator[Chunk | Refusal, None]

@@ -20,6 +20,7 @@ from serve_apps.gateway.backend import Backend, BackendError, GoneError
 from serve_apps.gateway.caller import current
 from serve_apps.gateway.dispatch import Dispatcher
 from serve_apps.gateway.doorkeeper import Departures, Doorkeeper
+from serve_apps.gateway.endings import ENDS_AT, SUNSET, ending_words, ends_soon
 from serve_apps.gateway.fairness import FairBackend, FairGate
 from serve_apps.gateway.generation import error_response, generation_routes
 from serve_apps.gateway.jobs import Desk
@@ -63,7 +64,7 @@ class Gateway:
         self.table = RoutingTable()
         self.gate = FairGate(args.queued_per_key, args.queued_per_model)
         self.backend: Backend = MeasuredBackend(FairBackend(backend, self.gate, args.deadline_seconds))
-        self.desk = Desk(args, backend, self.meter, self.label)
+        self.desk = Desk(args, backend, self.meter, self.label, self._ending)
         self._keys = KeyStore(self.desk.folder / KEYS_FILE)
         self._identifying = asyncio.Semaphore(2)
         self._configured = False
@@ -83,6 +84,13 @@ class Gateway:
     def label(self, name: str) -> str:
         """What a model is called in metrics, by whatever name a client calls it: there are few of them."""
         return self.table.name_of(name) or UNKNOWN
+
+    def ends(self, until: datetime | None) -> datetime | None:
+        """The end of a model's last booking, where it is so near that its clients are told."""
+        return ends_soon(until, self.now(), self.args.warn_seconds)
+
+    def _ending(self, name: str) -> str:
+        return ending_words(self.ends(self.table.until(name)))
 
     def close(self) -> None:
         self.meter.close()
@@ -150,7 +158,11 @@ def make_app(gateway: Gateway) -> FastAPI:
     app.add_middleware(Doorkeeper, gateway=gateway)
     if gateway.args.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=gateway.args.cors_origins, allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=gateway.args.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=[ENDS_AT, SUNSET],
         )
     app.add_middleware(Measured, meter=gateway.meter)
     _error_handlers(app)

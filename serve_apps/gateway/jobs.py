@@ -62,11 +62,13 @@ class Desk:
         backend: Backend,
         meter: Unmetered | None = None,
         label: Callable[[str], str] = lambda _: UNKNOWN,
+        ending: Callable[[str], str] = lambda _: "",
     ) -> None:
-        """``label`` says what ``meter`` is to call a model, by its key."""
+        """``label`` says what ``meter`` is to call a model, by its key; ``ending`` tells of its end."""
         self.args = args
         self.backend = backend
         self.label = label
+        self._ending = ending
         self._meter = meter or Unmetered()
         self._phases: dict[str, JobPhases] = {}
         self.replica = secrets.token_hex(8)
@@ -329,7 +331,9 @@ class Desk:
                             phases.running = time.time()
                             seconds = self.args.job_seconds + GRACE_SECONDS
                             limit.reschedule(asyncio.get_running_loop().time() + seconds)
-                            await self.say(job, "RUNNING", "Your job is running.")
+                            await self.say(
+                                job, "RUNNING", f"Your job is running.{self._ending(job.model_key)}"
+                            )
                         case FrameKind.LOG:
                             text = frame.data.decode(errors="replace")
                             await self.tell(job.session, json.dumps(status_body(job.id, "LOG", text)))

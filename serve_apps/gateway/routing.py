@@ -159,6 +159,11 @@ class RoutingTable:
         wanted = key.repo_id if key is not None else name
         return next((one.names[0] for one in self.bookings if _named(wanted, one.names)), None)
 
+    def until(self, name: str) -> datetime | None:
+        """When the last booking of a model that is up ends, None where that is not known."""
+        ends = [route.until for route in self._routes_for(name)]
+        return max((end for end in ends if end is not None), default=None)
+
     def _routes_for(self, name: str) -> list[Route]:
         key = parse_model_key(name)
         if key is not None:
