@@ -30,7 +30,7 @@ ALONE = Metric(
 MEMORY = Metric(
     "ndif_model_memory_bytes",
     "gauge",
-    "Memory of replicas: what torch holds of GPUs (allocated, reserved); without one, resident of the process.",
+    "Memory of replicas: of GPUs as torch holds it (allocated, reserved), else of the process (resident).",
     ("model", "of"),
 )
 
