@@ -22,8 +22,12 @@ from scheduler.settings import ROOT, Settings
 MODULE = "serve_apps.controller.process"
 EVERY_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 10.0
-ALONE_AFTER_SECONDS = 30.0
-"""A daemon that cannot even ask whose the cluster is, and knows of no other, acts after so long."""
+SILENT_SECONDS = 30.0
+"""A first answer that takes longer is told of."""
+REMEDY = (
+    "Without it nothing is done. Run the daemon where it can join Ray (controller.address says where), or, "
+    "if no other daemon works on this cluster, do without the lease: NDIF_CONTROLLER__ENABLED=false."
+)
 
 STEPS = {one.value: one for one in (Step.DOWNLOADING, Step.LOADING, Step.WARMING)}
 
@@ -38,8 +42,7 @@ class FrontProcess:
     - no after an answer that named another daemon;
     - as before while the child cannot ask, or has ended: mostly then no other daemon can, either, and a
       lease must not be the cause of an outage;
-    - until the first answer as ``assume`` says. A daemon that cannot ask for `ALONE_AFTER_SECONDS`, and
-      knows of no other, acts.
+    - until the first answer as ``assume`` says: a daemon that could never ask does nothing, and says so.
 
     Args:
         assume: this process has just started the cluster itself, so nobody else acts on it.
@@ -62,7 +65,7 @@ class FrontProcess:
         self._lock = threading.Lock()
         self._ours, self._holder, self._problem = assume, "", ""
         self._answered_at = self._began = clock()
-        self._knows_another = self._heard = False
+        self._heard = False
         self._state: Mapping[str, Any] | None = None
         self._requests: list[Request] = []
         self._said: dict[str, Said] = {}
@@ -75,14 +78,18 @@ class FrontProcess:
 
     def lease(self) -> Lease:
         with self._lock:
-            return Lease(self._may_act(self._clock()), self._holder, self._problem)
+            now = self._clock()
+            ours = self._may_act(now)
+            problem = self._problem
+            if not problem and not self._heard and now - self._began > SILENT_SECONDS:
+                problem = (
+                    f"Nobody has answered for {SILENT_SECONDS:.0f} s whose the cluster is; see {self._log}."
+                )
+            return Lease(ours, self._holder, f"{problem} {REMEDY}" if problem and not ours else problem)
 
     def _may_act(self, now: float) -> bool:
-        waited = now - self._began > ALONE_AFTER_SECONDS and not self._knows_another
-        if self._problem:
-            return self._ours or waited
-        if not self._heard:
-            return self._ours or waited
+        if self._problem or not self._heard:
+            return self._ours
         return self._ours and now - self._answered_at <= self._settings.controller.lease_seconds
 
     def show(self, state: Mapping[str, Any]) -> None:
@@ -181,7 +188,6 @@ class FrontProcess:
         with self._lock:
             self._answered_at, self._problem, self._heard = self._clock(), "", True
             self._ours, self._holder = bool(answer["ours"]), str(answer["holder"])
-            self._knows_another = not self._ours
             self._requests += [Request(one["verb"], tuple(one["model_keys"])) for one in answer["requests"]]
             self._said = {
                 name: Said(STEPS[step], fraction)

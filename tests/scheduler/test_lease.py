@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.front_process import ALONE_AFTER_SECONDS, FrontProcess
+from scheduler.front import Lease
+from scheduler.front_process import SILENT_SECONDS, FrontProcess, front_for
 from scheduler.progress import Said, Step
 from scheduler.settings import Settings
 from scheduler.types import Model
@@ -164,14 +165,29 @@ def test_a_daemon_that_is_told_of_another_waits_also_when_it_cannot_ask_any_more
     one.close()
 
 
-def test_a_daemon_that_cannot_ask_acts_alone_after_a_while(tmp_path: Path, clock: Clock) -> None:
+def test_a_daemon_that_cannot_ask_never_acts_and_says_what_to_do(tmp_path: Path, clock: Clock) -> None:
     one = front(tmp_path, CANNOT, clock=clock)
     one.start()
     until(lambda: "no actor" in one.lease().problem)
+    clock.now += 1000
     assert not one.lease().ours
-    clock.now += ALONE_AFTER_SECONDS + 1
-    assert one.lease().ours
+    assert "NDIF_CONTROLLER__ENABLED=false" in one.lease().problem
     one.close()
+
+
+def test_an_answer_that_does_not_come_is_told_and_not_taken_for_one(tmp_path: Path, clock: Clock) -> None:
+    one = front(tmp_path, "time.sleep(60)", clock=clock)
+    one.start()
+    assert one.lease() == Lease(ours=False)
+    clock.now += SILENT_SECONDS + 1
+    assert not one.lease().ours
+    assert "NDIF_CONTROLLER__ENABLED=false" in one.lease().problem
+    one.close()
+
+
+def test_without_the_actor_there_is_no_lease_to_wait_for(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path, controller={"enabled": False})
+    assert front_for(settings).lease() == Lease(ours=True)
 
 
 def test_who_had_the_lease_keeps_it_while_its_child_comes_back(tmp_path: Path, clock: Clock) -> None:
