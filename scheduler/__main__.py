@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from scheduler import order_commands
+from scheduler.board import Board
 from scheduler.calendar_commands import calendar
 from scheduler.daemon import Daemon
 from scheduler.errors import OperatorError
@@ -24,6 +25,7 @@ from scheduler.planning_commands import Exit, apply, plan
 from scheduler.render.settings import rows, settings_markdown
 from scheduler.state_lock import StateLock
 from scheduler.status_command import status
+from scheduler.web.server import page_served
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
@@ -52,8 +54,9 @@ for command in order_commands.COMMANDS:
 def run() -> None:
     """Keep what runs equal to what is booked, until stopped. What serves keeps serving afterwards."""
     settings = read_settings()
-    with StateLock(settings):
-        Daemon(settings, front=front_for(settings)).run()
+    board = Board()
+    with StateLock(settings), page_served(settings, board):
+        Daemon(settings, front=front_for(settings), board=board).run()
 
 
 @app.command()

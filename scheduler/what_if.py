@@ -60,7 +60,17 @@ def booking_from(text: str, now: datetime) -> Reservation:
     Raises:
         OperatorError: the window, or what stands before it, is not understood.
     """
-    what, start, end = split_window(text, now)
+    return booking_of(*split_window(text, now), now)
+
+
+def booking_of(what: str, start: datetime, end: datetime, now: datetime) -> Reservation:
+    """A booking of ``MODEL [8xH100] [, key: value]…`` in a window.
+
+    Raises:
+        OperatorError: what is booked is not understood, or the window lasts no time or is over.
+    """
+    if not now < end > start:
+        raise OperatorError("The booking ends before it begins, or is over.", "Choose a later end.")
     title, *lines = (piece.strip() for piece in re.split(r"[,;\n]", what))
     request = parse_event(title, "\n".join(lines))
     if isinstance(request, Problem):

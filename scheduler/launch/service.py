@@ -138,11 +138,13 @@ def run_daemon(
     from scheduler.front_process import front_for
     from scheduler.metrics.telemetry import Telemetry
     from scheduler.second_opinion import second_opinions
+    from scheduler.web.server import page_served
 
     front, board = front_for(settings, assume=True), Board()
     with (
         logging_of_the_service(settings.log, "daemon", node_name(settings)) as loki,
         closing(Telemetry(settings, board, loki=loki)) as telemetry,
+        page_served(settings, board, telemetry.exposition),
         second_opinions(settings) as solver,
     ):
         Daemon(
