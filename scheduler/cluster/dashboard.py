@@ -52,6 +52,17 @@ class Dashboard:
         """Every actor that is alive, with the resources it holds."""
         return self._state("actors", filter_keys="state", filter_predicates="=", filter_values="ALIVE")
 
+    def metrics_targets(self) -> list[dict[str, Any]]:
+        """Where each node exports its metrics, in the form of Prometheus' service discovery."""
+        response = self._ask("GET", "/api/prometheus/sd")
+        try:
+            found = response.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, list):
+            raise self._strange(response)
+        return found
+
     def serve_details(self) -> dict[str, Any]:
         """What Serve runs; without ``applications`` where Serve has not been started."""
         return self._object(self._ask("GET", "/api/serve/applications/"))

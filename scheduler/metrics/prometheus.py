@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric as Family
@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from scheduler.metrics import table
 from scheduler.metrics.meter import PassOutcome, PromiseNews, StepOutcome, Unmetered
 from scheduler.store.records import Change
-from scheduler.types import Model, Plan
+from scheduler.types import Model, Plan, ReasonCode
 from serve_apps.telemetry.metric import Metric
 
 STEPS = {
@@ -29,6 +29,7 @@ STEPS = {
 KNOWN_LABELS = {
     table.PASSES: ("done", "waiting", "stale", "problem", "fault"),
     table.PROMISES: ("kept", "late", "broken", "withdrawn"),
+    table.PROMISES_BROKEN: (*ReasonCode, "never served", "ceased to serve"),
     table.RESERVATION_CHANGES: ("scheduled", "loading", "serving", "refused", "ended"),
 }
 """Counters that stand at 0 from the start, so that their first step is seen as one."""
@@ -58,9 +59,13 @@ class PrometheusMeter(Unmetered):
         self._broken = _counter(table.PROMISES_BROKEN, registry)
         self._loads = _histogram(table.LOAD_SECONDS, registry)
         self._actions = _counter(table.ACTIONS, registry)
+        self._last_pass = Gauge(table.LAST_PASS.name, table.LAST_PASS.help, registry=registry)
+        # a loop that never comes to the end of its first pass stands still, too
+        self._last_pass.set_to_current_time()
 
     def passed(self, outcome: PassOutcome, lag_seconds: float) -> None:
         self._passes.labels(outcome).inc()
+        self._last_pass.set_to_current_time()
         self._lag.observe(lag_seconds)
 
     def stepped(self, step: str, outcome: StepOutcome, seconds: float) -> None:

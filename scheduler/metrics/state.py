@@ -85,7 +85,6 @@ class BoardCollector(Collector):
             "stuck": bool(beat.stuck),
         }
         found = [
-            _gauge(table.LAST_PASS, [((), view.at.timestamp())]),
             _gauge(table.LEADING, [((), view.lease.ours)]),
             _gauge(table.HINDERED, [((name,), value) for name, value in hindered.items()]),
             _gauge(table.LOST_RECORDS, [((), beat.lost_records)]),

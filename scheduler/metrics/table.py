@@ -32,7 +32,9 @@ STEP_SECONDS = Metric(
     SHORT_SECONDS,
 )
 LAST_PASS = Metric(
-    "ndif_daemon_last_pass_timestamp_seconds", "gauge", "When the loop last finished a pass (Unix time)."
+    "ndif_daemon_last_pass_timestamp_seconds",
+    "gauge",
+    "When the loop last finished a pass, or the daemon started (Unix time).",
 )
 LEADING = Metric(
     "ndif_daemon_leading", "gauge", "1 where this daemon works on the cluster, 0 where it waits."

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from scheduler.errors import OperatorError
+from scheduler.metrics.targets import metrics_targets
 from scheduler.supposing import Busy, TooLong
 from scheduler.web.access import Door, Doorkeeper
 from scheduler.web.api import api
@@ -74,6 +75,10 @@ def _plain_routes(app: FastAPI, desk: Desk, exposition: Exposition | None) -> No
         def metrics() -> Response:
             content, media_type = exposition()
             return Response(content, headers={"content-type": media_type})
+
+        @app.get("/metrics/targets", include_in_schema=False)
+        def targets() -> Response:
+            return JSONResponse(metrics_targets(desk.settings))
 
 
 def _answer_problems(app: FastAPI) -> None:
