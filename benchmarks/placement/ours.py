@@ -18,6 +18,7 @@ from scheduler.planning.admission import MOVES_PER_PLAN, Admission
 from scheduler.planning.book import Book, Need
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.holds import Ask
+from scheduler.planning.improve import FULL, Offer, Wanted, pack
 
 EPOCH = 1_767_571_200.0
 """Monday, 5 January 2026, 00:00 UTC: the beginning of every instance."""
@@ -105,13 +106,23 @@ class Counter:
 
 
 def ours(instance: Instance, setting: Setting) -> Result:
-    """In the order of booking where it promises; where all is known the heaviest first, no priorities."""
+    """In the order of booking where it promises; packed by weight where all is known."""
+    if setting is Setting.FREE:
+        return packed(instance)
     counter = Counter(instance, asks_of(instance, equal=True), EPOCH + min(instance.booked.min(), 0.0))
-    if setting is Setting.PROMISED:
-        result = promised(instance, counter)
-        result.figures = slots_sought(instance, counter)
-        return result
-    return _all_at_once(instance, counter, np.argsort(-instance.weight, kind="stable").tolist())
+    result = promised(instance, counter)
+    result.figures = slots_sought(instance, counter)
+    return result
+
+
+def packed(instance: Instance) -> Result:
+    """All at once, as much weight as can be."""
+    kinds = instance.classes
+    memory = np.array([one.gpu_bytes for one in kinds], dtype=np.float64)
+    offer = Offer(instance.node_class, np.array([one.gpus for one in kinds]), np.rint(memory / 1e9))
+    shares = np.where(instance.shared, np.ceil(instance.fraction * FULL), 0).astype(np.int64)
+    found = pack(offer, Wanted(instance.start, instance.end, instance.weight, instance.whole, shares))
+    return Result(node=found.node, lane=found.lane)
 
 
 def ours_in_turn(instance: Instance, setting: Setting) -> Result:
@@ -119,10 +130,7 @@ def ours_in_turn(instance: Instance, setting: Setting) -> Result:
     del setting
     asks = asks_of(instance, equal=False)
     counter = Counter(instance, asks, EPOCH + min(instance.booked.min(), 0.0))
-    return _all_at_once(instance, counter, sorted(range(len(asks)), key=lambda number: asks[number].claim))
-
-
-def _all_at_once(instance: Instance, counter: Counter, order: list[int]) -> Result:
+    order = sorted(range(len(asks)), key=lambda number: asks[number].claim)
     result = nothing_placed(instance)
     for booking in order:
         counter.put(counter.asks[booking])

@@ -5,5 +5,6 @@ Pure: no IO, no clock, no randomness; the same input gives the same plan. Import
 ``footprint`` and ``targets`` (what is wanted), ``rules`` (who may), ``book`` over ``profile`` and
 ``openings`` (what is free when), ``holds``, ``incumbents`` and ``admission`` (who is promised what),
 ``exact`` (second opinions), ``schedule`` (what runs now and later), ``explain``, ``verdicts``,
-``directory`` and ``diff`` (what is told and done); ``plan`` calls them all.
+``directory`` and ``diff`` (what is told and done); ``plan`` calls them all. Apart from them ``improve``
+packs by weight, which is what promises are measured against.
 """
