@@ -39,7 +39,7 @@ from scheduler.watching import Watcher
 
 WATCH_SECONDS = 1.0
 MIND_SECONDS = 1.0
-STOP_SECONDS = 5.0
+STOP_SECONDS = 3.0
 """How long the end waits for a pass that is under way."""
 MOST_AT_ONCE = 3
 """So many passes follow each other without a pause at most."""
@@ -127,8 +127,10 @@ class Daemon:
         finally:
             logger.info("Stopping.")
             self._jobs.stop()
-            if self._busy.acquire(timeout=STOP_SECONDS):
-                self.close()
+            if not self._busy.acquire(timeout=STOP_SECONDS):
+                self._steps.give_up()  # what Serve is just being asked goes on without an answer
+                self._busy.acquire(timeout=STOP_SECONDS)
+            self.close()
 
     def begin(self) -> None:
         """Start, without waiting for anything."""

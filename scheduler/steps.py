@@ -33,6 +33,8 @@ class Steps:
         self._before = before
         self._after = after
         self._under_way: dict[str, tuple[threading.Thread, float]] = {}
+        self._awaited = threading.Event()
+        self._given_up = False
         self.now: str | None = None
         """The step that is being taken."""
 
@@ -42,32 +44,41 @@ class Steps:
         Raises:
             Stuck: it has not ended within its deadline, or an earlier one of that name has not.
         """
+        if self._given_up:
+            raise Stuck(f"{name[0].upper()}{name[1:]} was not begun.", "The daemon ends.")
         if (earlier := self._under_way.get(name)) and earlier[0].is_alive():
             raise _stuck(name, time.monotonic() - earlier[1])
         self._before(name)
         outcome: list[Result] = []
         problem: list[BaseException] = []
+        awaited = self._awaited = threading.Event()
 
         def work() -> None:
             try:
                 outcome.append(do())
             except BaseException as error:  # noqa: BLE001  raised below, in the thread of the loop
                 problem.append(error)
+            awaited.set()
 
         thread = threading.Thread(target=work, name=name, daemon=True)
         began = time.monotonic()
         self._under_way[name] = (thread, began)
         self.now = name
         thread.start()
-        thread.join(deadline_seconds)
+        awaited.wait(deadline_seconds)
         self.now = None
-        ended: StepOutcome = "stuck" if thread.is_alive() else "failed" if problem else "done"
+        ended: StepOutcome = "done" if outcome else "failed" if problem else "stuck"
         self._after(name, ended, time.monotonic() - began)
         if ended == "stuck":
-            raise _stuck(name, deadline_seconds)
+            raise _stuck(name, time.monotonic() - began)
         if problem:
             raise problem[0]
         return outcome[0]
+
+    def give_up(self) -> None:
+        """Wait for nothing any more, and begin nothing: the process ends."""
+        self._given_up = True
+        self._awaited.set()
 
     @property
     def stuck(self) -> dict[str, float]:

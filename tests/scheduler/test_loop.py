@@ -75,6 +75,32 @@ def test_a_step_that_gets_stuck_is_given_up_and_not_begun_twice() -> None:
 # Clock
 
 
+def test_steps_that_are_given_up_hold_up_nobody_and_no_other_is_begun() -> None:
+    begun, ended, told = threading.Event(), threading.Event(), list[str]()
+    steps = Steps()
+
+    def wait() -> None:
+        begun.set()
+        ended.wait(30)
+
+    def take() -> None:
+        try:
+            steps.take("applying", wait, 60)
+        except Stuck as stuck:
+            told.append(stuck.reason)
+
+    loop = threading.Thread(target=take)
+    loop.start()
+    assert begun.wait(5)
+    steps.give_up()
+    loop.join(5)
+    assert not loop.is_alive()
+    assert len(told) == 1
+    with pytest.raises(Stuck, match="not begun"):
+        steps.take("observing", lambda: None, 60)
+    ended.set()
+
+
 @pytest.fixture
 def clock_jobs() -> Iterator[ClockJobs]:
     found = ClockJobs()
