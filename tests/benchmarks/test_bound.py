@@ -81,7 +81,7 @@ def test_nothing_asked_for_weighs_nothing() -> None:
 @pytest.mark.parametrize("family", [synthetic_week, openb, philly])
 @pytest.mark.parametrize("load", [0.7, 1.2])
 def test_no_policy_exceeds_the_bound_or_overbooks(family, load: float) -> None:
-    nodes = 3 if family is openb else 8
+    nodes = 8 if family is synthetic_week else 3
     tried = family(nodes, load, 5)
     bound = upper_bound(tried)
     assert 0 < bound <= tried.weight.sum()
