@@ -20,6 +20,7 @@ declare -A value=(
   [INFLUXDB_ADMIN_PASSWORD]=$(secret)
   [INFLUXDB_ADMIN_TOKEN]=$(secret)
   [GRAFANA_PASSWORD]=$(secret)
+  [WEB_KEY]=$(secret)
 )
 if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
   value[COMPOSE_FILE]=docker-compose.yml:gpu.yml
