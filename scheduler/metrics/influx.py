@@ -11,6 +11,21 @@ from scheduler.store.records import Change
 from scheduler.types import Model
 from serve_apps.telemetry.influx import InfluxServer, Points
 from serve_apps.telemetry.labels import Bounded
+from serve_apps.telemetry.metric import Measurement
+
+MODEL_LOAD = Measurement(
+    "model_load",
+    "A model serves that was seen loading: how long that took.",
+    ("model", "node", "kind", "tier"),
+    ("seconds",),
+)
+RESERVATION = Measurement(
+    "reservation", "Something new was said of an event.", ("state", "calendar"), ("event", "model")
+)
+PROMISE = Measurement(
+    "promise", "A promise came to something.", ("state", "reason", "model"), ("event", "late_seconds")
+)
+DAEMON_POINTS = (MODEL_LOAD, RESERVATION, PROMISE)
 
 
 class InfluxMeter(Unmetered):
@@ -28,7 +43,7 @@ class InfluxMeter(Unmetered):
     def said(self, changes: Sequence[Change]) -> None:
         for one in changes:
             self._points.put(
-                "reservation",
+                RESERVATION,
                 {"state": one.state, "calendar": one.calendar},
                 {"event": one.event, "model": one.model},
                 one.at,
@@ -38,7 +53,7 @@ class InfluxMeter(Unmetered):
         for one in news:
             record = one.record
             self._points.put(
-                "promise",
+                PROMISE,
                 {"state": record.state, "reason": one.reason, "model": self._models(record.model)},
                 {"event": record.event, "late_seconds": float(record.lateness_seconds or 0.0)},
                 self._now(),
@@ -46,7 +61,7 @@ class InfluxMeter(Unmetered):
 
     def loaded(self, model: Model, node: str, kind: str, tier: str, seconds: float) -> None:
         tags = {"model": self._models(model.name), "node": node, "kind": kind, "tier": tier}
-        self._points.put("model_load", tags, {"seconds": float(seconds)}, self._now())
+        self._points.put(MODEL_LOAD, tags, {"seconds": float(seconds)}, self._now())
 
 
 def influx_server(settings: InfluxSettings) -> InfluxServer | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ray.serve")
 
 TELL_SECONDS = 1.0
+RECENT_SECONDS = 3600.0
 
 
 async def tell_lines(gateway: Gateway) -> None:
@@ -41,12 +43,14 @@ async def tell_once(gateway: Gateway) -> None:
         running[model, "completion"] += inside
     for model_key in list(desk.models_running.values()):
         running[label(model_key), "job"] += 1
+    users: int | None = None
     replicas = await desk.database.run(replicas_table.replicas)
     if desk.replica == min((one.id for one in replicas), default=desk.replica):
         for model_key, number in await desk.database.run(jobs_table.lines):
             waiting[label(model_key), "job"] += number
+        users = await desk.database.run(replicas_table.users_since, time.time() - RECENT_SECONDS)
     gateway.meter.lines(waiting, running)
-    gateway.meter.sessions(len(desk.sessions))
+    gateway.meter.people(len(desk.sessions), users)
 
 
 def models_by_application(table: RoutingTable) -> dict[str, str]:

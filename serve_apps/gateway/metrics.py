@@ -10,7 +10,7 @@ from typing import Literal
 
 from serve_apps.telemetry.influx import Points
 from serve_apps.telemetry.labels import UNKNOWN, Bounded
-from serve_apps.telemetry.metric import Metric
+from serve_apps.telemetry.metric import Measurement, Metric
 from serve_apps.telemetry.ray_metrics import Recorder
 
 NO_MODEL = "none"
@@ -69,6 +69,7 @@ WAITING = Metric(
 RUNNING = Metric(
     "ndif_gateway_running", "gauge", "Completions and jobs that are with a model.", ("model", "kind")
 )
+USERS = Metric("ndif_gateway_users", "gauge", "Different keys that asked for something within the last hour.")
 SESSIONS = Metric("ndif_gateway_sessions", "gauge", "Open websockets of nnsight's clients.")
 JOBS = Metric(
     "ndif_gateway_jobs_total",
@@ -94,6 +95,32 @@ DROPPED = Metric(
 
 GATEWAY: tuple[Metric, ...] = tuple(one for one in list(vars().values()) if isinstance(one, Metric))
 """All of them, in the order of this file."""
+
+
+PHASES = ("waiting", "starting", "running", "finishing")
+"""Of a job, in their order."""
+
+REQUEST_POINT = Measurement(
+    "request",
+    "A request about a model is over: how long it took, by phase (0: there was none), and how much it was.",
+    ("model", "route", "code"),
+    (
+        "seconds",
+        "turn_seconds",
+        "first_piece_seconds",
+        "prompt_tokens",
+        "completion_tokens",
+        "response_bytes",
+    ),
+)
+JOB_POINT = Measurement(
+    "job",
+    "A job is over: its phases, the size of what came and went, and the most memory it held on its devices "
+    "(of the machine where it ran without GPU).",
+    ("model", "end"),
+    (*(f"{phase}_seconds" for phase in PHASES), "payload_bytes", "response_bytes", "memory_bytes"),
+)
+GATEWAY_POINTS = (REQUEST_POINT, JOB_POINT)
 
 
 @dataclass
@@ -162,8 +189,11 @@ class Unmetered:
     def lines(self, waiting: Mapping[tuple[str, str], int], running: Mapping[tuple[str, str], int]) -> None:
         """How long the lines are and how many are at work, by model and kind; told every second."""
 
-    def sessions(self, open_now: int) -> None:
-        """How many websockets are open; told every second."""
+    def people(self, sessions: int, users: int | None) -> None:
+        """How many websockets are open here, and how many keys were used; told every second.
+
+        ``users`` is None where another replica tells it.
+        """
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -192,7 +222,7 @@ class RayMeter(Unmetered):
             tell.observe(FIRST_SECONDS, one.first_seconds, model)
         if self.points is not None and one.model != NO_MODEL:
             self.points.put(
-                "request",
+                REQUEST_POINT,
                 {"model": model, "route": one.route, "code": str(one.code)},
                 {
                     "seconds": one.seconds,
@@ -217,7 +247,9 @@ class RayMeter(Unmetered):
                 "response_bytes": news.result_bytes,
                 "memory_bytes": news.memory_bytes,
             }
-            self.points.put("job", {"model": model, "end": news.end}, {**times, **sizes}, datetime.now(UTC))
+            self.points.put(
+                JOB_POINT, {"model": model, "end": news.end}, {**times, **sizes}, datetime.now(UTC)
+            )
 
     def lines(self, waiting: Mapping[tuple[str, str], int], running: Mapping[tuple[str, str], int]) -> None:
         for metric, lengths in ((WAITING, waiting), (RUNNING, running)):
@@ -233,12 +265,11 @@ class RayMeter(Unmetered):
             self.recorder.count(DROPPED, dropped - self._dropped, "influx")
             self._dropped = dropped
 
-    def sessions(self, open_now: int) -> None:
-        self.recorder.set(SESSIONS, open_now)
+    def people(self, sessions: int, users: int | None) -> None:
+        self.recorder.set(SESSIONS, sessions)
+        if users is not None:
+            self.recorder.set(USERS, users)
 
     def close(self) -> None:
         if self.points is not None:
             self.points.close()
-
-
-PHASES = ("waiting", "starting", "running", "finishing")

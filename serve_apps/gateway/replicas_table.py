@@ -191,6 +191,12 @@ def admit(
     return None
 
 
+def users_since(db: sqlite3.Connection, since: float) -> int:
+    """How many different keys made a request since then."""
+    (number,) = db.execute("SELECT count(*) FROM rates WHERE paid_until >= ?", (since,)).fetchone()
+    return int(number)
+
+
 def leave(db: sqlite3.Connection, replica: str, owner: str) -> None:
     """A call that was let in with ``at_once`` is over."""
     db.execute("UPDATE calls SET number = number - 1 WHERE replica = ? AND owner = ?", (replica, owner))

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
+from serve_apps.telemetry.metric import Measurement
 from serve_apps.telemetry.outbox import LaterError, Outbox, RefusedError, retry_after
 
 INFLUX_FILE = "influx.json"
@@ -77,16 +78,16 @@ class Points:
 
     def put(
         self,
-        measurement: str,
+        measurement: Measurement,
         tags: Mapping[str, str],
-        fields: Mapping[str, float | int | str | bool],
+        fields: Mapping[str, float | int | str],
         at: datetime,
     ) -> None:
         """Have a point written. Tags must have few values each; empty ones are left out."""
         from influxdb_client.client.write import point as points
 
         of: Any = points.Point
-        point = of(measurement).time(at)
+        point = of(measurement.name).time(at)
         for name, value in tags.items():
             if value:
                 point.tag(name, value[:MOST_TAG_CHARACTERS])

@@ -1,4 +1,4 @@
-"""How a metric is described, before anything counts by it."""
+"""How metrics and points are described, before anything is counted or written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["gauge", "counter", "histogram"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Points of one kind in InfluxDB: tags have few values each, fields any."""
+
+    name: str
+    help: str
+    tags: tuple[str, ...]
+    fields: tuple[str, ...]
 
 
 @dataclass(frozen=True)
