@@ -83,7 +83,10 @@ class Announcer:
         """Log what has become of applications."""
         for one in told:
             level, line = progress_line(one)
-            logger.log(level, "{}", line)
+            about = one.deployment
+            # who searches the log for a booking finds this, too
+            fields = logger.bind(model=about.model.name, node=about.node, events=about.reservations)
+            fields.log(level, "{}", line)
 
     def parked(self, told: Iterable[Parked | str], names: Mapping[str, Model]) -> None:
         """Log what is left alone from now on, and what is not any more."""
@@ -91,7 +94,7 @@ class Announcer:
             key = one.model_key if isinstance(one, Parked) else one
             name = names[key].name if key in names else key
             if isinstance(one, Parked):
-                logger.error(
+                logger.bind(model=name).error(
                     "{}: {}. Left alone until {:%H:%M:%S} UTC, after {} tries.",
                     name,
                     sentence(load_failed(one)),

@@ -33,6 +33,7 @@ from scheduler.board import Board
 from scheduler.bookings import calendar_sources
 from scheduler.daemon import Daemon
 from scheduler.heartbeat import Heartbeat, last_beat
+from scheduler.metrics.meter import Meter, Unmetered
 from scheduler.settings import Settings
 from scheduler.store.history import Recorder
 from scheduler.store.orders import Order, OrderBook, OrderKind, Orders
@@ -74,6 +75,7 @@ class World:
     said: list[str] = field(default_factory=list)
     passes: int = 0
     board: Board = field(default_factory=Board)
+    meter: Meter = field(default_factory=Unmetered)
     _daemon: Daemon | None = None
     _jobs: SimulatedJobs | None = None
 
@@ -91,6 +93,7 @@ class World:
             calendars=partial(calendar_sources, google=HurriedCalendar),
             console=Console(file=io.StringIO(), force_terminal=False),
             board=self.board,
+            meter=self.meter,
         )
         self._daemon.begin()
 
