@@ -457,7 +457,8 @@ class Action(Frozen):
 class Stay:
     """One replica of a model on one node during ``[start, end)``, promised to the bookings in ``events``.
 
-    ``model`` is its key. ``devices`` is how much it takes: a number of GPUs, or the part of one device.
+    ``model`` is its key. ``devices`` is how much it takes: a number of GPUs, or the part of one device,
+    whose number among those of the node that are shared is ``lane``.
     """
 
     model: str
@@ -466,6 +467,18 @@ class Stay:
     end: UtcDatetime
     events: tuple[str, ...]
     devices: float = 0.0
+    lane: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """A booking that was refused, and a digest of what it asked for and what its model had then.
+
+    It is not tried again as long as both are the same and nothing is given back within its window.
+    """
+
+    event: str
+    asked: str
 
 
 class Broken(Frozen):
@@ -477,10 +490,16 @@ class Broken(Frozen):
 
 
 class Promises(Frozen):
-    """What a plan promised. Given to the next plan, it is kept, and kept where it was."""
+    """What a plan promised. Given to the next plan, it is kept, and kept where it was.
+
+    ``refused`` are those who were turned away though they could be served, by a cluster of that
+    ``capacity``, a digest.
+    """
 
     stays: tuple[Stay, ...] = ()
     broken: tuple[Broken, ...] = ()
+    refused: tuple[Turned, ...] = ()
+    capacity: str = ""
 
 
 class Step(Frozen):

@@ -9,13 +9,15 @@ priority takes the room of lower ones.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count, islice
+from itertools import islice
+from operator import attrgetter
 
 from calendars.reservation import MAX_PRIORITY
 from scheduler.planning.book import Book, Need, Seat, units_on
 from scheduler.planning.holds import Ask, Hold, for_either, union, wanted_by
+from scheduler.planning.ledger import Ledger, Released, overlapping
 
 ATTEMPTS = (32, 6, 6)
 """Nodes tried to be cleared for one replica, for each that makes room for it, and for each of these."""
@@ -27,10 +29,14 @@ MAX_MOVED = 6
 """Stays that are moved for one replica."""
 MOVES_PER_PLAN = 2_000
 """Nodes that are tried to be cleared in one plan, for all bookings together."""
+MOVES_AGAIN = 60
+"""The same, for all bookings together that have been refused before."""
+ROUNDS = 3
+"""So often is looked whether what was given back meanwhile is what somebody lacked."""
 
 
-class Admission:
-    """All promises, kept in one book.
+class Admission(Ledger):
+    """All promises, and who gets the next one.
 
     Args:
         at: the present, seconds since the epoch; the past is not looked at.
@@ -42,31 +48,73 @@ class Admission:
     def __init__(
         self, book: Book, at: float = 0.0, at_hand: Mapping[str, Sequence[int]] | None = None
     ) -> None:
-        self.book = book
-        self.at = at
-        self._at_hand = at_hand or {}
-        self.holds: dict[int, Hold] = {}
-        self.asks: dict[str, Ask] = {}
+        super().__init__(book, at)
+        self.at_hand = at_hand or {}
         self.moves_left = MOVES_PER_PLAN
         self._moves = 0
+        self._displaces = True
         self.displaced: dict[str, str] = {}
-        self._of_model: dict[str, set[int]] = {}
-        self._of_key: dict[str, set[int]] = {}
-        self._on_node: list[set[int]] = [set() for _ in book.nodes]
-        self._numbers = count()
-        self._journal: list[tuple[bool, Hold]] = []
 
     # What is asked from outside
 
-    def admit_all(self, asks: Iterable[Ask]) -> None:
-        """Admit what can be, in the order of the claims; ``covered`` tells what each one got."""
+    def admit_all(
+        self, asks: Iterable[Ask], before: Collection[str] = (), released: Iterable[Released] = ()
+    ) -> None:
+        """Admit what can be, in the order of the claims; ``covered`` tells what each one got.
+
+        Args:
+            before: the keys of those that were refused before. They are tried again only where something
+                was ``released`` within their window, and few others are moved for all of them.
+        """
+        released, before = list(released), set(before)
+        self.released.clear()
         queue = [(ask.claim, ask) for ask in asks]
+        refused: dict[str, Ask] = {}
         heapq.heapify(queue)
+        moves = MOVES_AGAIN
         while queue:
             _, ask = heapq.heappop(queue)
-            for key in self.admit(ask, settle_for_less=True)[1]:
+            refused[ask.key] = ask
+            if ask.key not in before:
+                got, displaced = self.admit(ask, settle_for_less=True)
+            elif (moves > 0 and overlapping(ask, released)) or self._might_fit(ask, released):
+                got, displaced, moves = self._admit_again(ask, moves)
+            else:
+                continue
+            if got >= ask.replicas:
+                del refused[ask.key]
+            for key in displaced:
                 self.displaced[key] = ask.key
+                before.discard(key)
                 heapq.heappush(queue, (self.asks[key].claim, self.asks[key]))
+        self._admit_lucky(refused.values())
+
+    def _admit_again(self, ask: Ask, moves: int) -> tuple[int, list[str], int]:
+        """Admit with only so many moves; returns how many are left, too."""
+        left, self.moves_left = self.moves_left, min(moves, self.moves_left)
+        self._displaces = moves >= CLEARED
+        moves -= CLEARED * self.has_weaker(ask.priority) + self.moves_left
+        got, displaced = self.admit(ask, settle_for_less=True)
+        moves += self.moves_left
+        self.moves_left, self._displaces = left, True
+        return got, displaced, max(moves, 0)
+
+    def _admit_lucky(self, refused: Iterable[Ask]) -> None:
+        """Admit those for whom something was given back after their turn."""
+        refused = sorted(refused, key=attrgetter("claim"))
+        for _ in range(ROUNDS):
+            released, self.released = self.released, []
+            for ask in refused:
+                if self._might_fit(ask, released) and self.covered(ask) < ask.replicas:
+                    self._admit_again(ask, 0)
+
+    def _might_fit(self, ask: Ask, released: Iterable[Released]) -> bool:
+        """Whether a booking that found no room may find some where something was given back."""
+        start = max(ask.start, self.at)
+        return any(
+            self._of_model.get(ask.model) or self.book.room_on(node, ask.need, start, ask.end) is not None
+            for node, _, _ in overlapping(ask, released)
+        )
 
     def admit(self, ask: Ask, settle_for_less: bool = False) -> tuple[int, list[str]]:
         """Find seats for a booking; returns how many replicas have one, and which bookings lost theirs.
@@ -74,22 +122,22 @@ class Admission:
         Unless it ``settle``s ``_for_less``, a booking that does not get all its replicas gets none.
         """
         self.asks[ask.key] = ask
-        begun = len(self._journal)
+        begun = self.mark()
         displaced: list[str] = []
         got = 0
         if own := [hold for hold in self.of_booking(ask.key) if hold.keys == {ask.key} and not hold.settled]:
             # It was edited: perhaps it can share now what it had for itself.
             for hold in own:
-                self._drop(hold)
+                self.drop(hold)
             got = self._seat_all(ask, displaced)
         if not own or got < ask.replicas:
-            self._roll_back(begun)
+            self.undo(begun)
             displaced.clear()
             got = self._seat_all(ask, displaced)
         if got < ask.replicas and not settle_for_less:
-            self._roll_back(begun)
+            self.undo(begun)
             return 0, []
-        self._journal.clear()
+        self.keep()
         return got, [key for key in dict.fromkeys(displaced) if key != ask.key]
 
     def _seat_all(self, ask: Ask, displaced: list[str]) -> int:
@@ -101,11 +149,11 @@ class Admission:
 
     def would(self, ask: Ask) -> int:
         """How many replicas of a booking would find a seat, at nobody's loss; changes nothing."""
-        begun = len(self._journal)
+        begun = self.mark()
         known, self.asks[ask.key] = self.asks.get(ask.key), ask
         moves, self.moves_left = self.moves_left, 0
         got = self._seat_all(replace(ask, priority=-MAX_PRIORITY), [])
-        self._roll_back(begun)
+        self.undo(begun)
         self.moves_left = moves
         if known is None:
             del self.asks[ask.key]
@@ -115,22 +163,22 @@ class Admission:
 
     def in_the_way(self, number: int, ask: Ask) -> frozenset[str] | None:
         """The bookings whose going would make room on a node for one replica, none of them needlessly."""
-        begun = len(self._journal)
+        begun = self.mark()
         wanted = wanted_by(ask, ask.need, max(ask.start, self.at), ask.end)
         placed, gone = self._clear(number, wanted, lambda hold: not hold.keys & {ask.key})
         needed = list[Hold]()
         for hold in gone if placed is not None else ():
             if self.book.fits(hold.seat, hold.start, hold.end):
-                self._put(replace(hold, number=-1))
+                self.put(replace(hold, number=-1))
             else:
                 needed.append(hold)
-        self._roll_back(begun)
+        self.undo(begun)
         return None if placed is None else frozenset(key for hold in needed for key in hold.keys)
 
     def release(self, key: str) -> None:
         """Forget a booking; what was held for it alone is given back."""
         for hold in self.of_booking(key):
-            self._drop(hold)
+            self.drop(hold)
             windows = [(self.asks[other].start, self.asks[other].end) for other in hold.keys - {key}]
             for start, end in union(windows):
                 start, end = max(start, hold.start), min(end, hold.end)
@@ -138,9 +186,9 @@ class Admission:
                     k for k in hold.keys - {key} if self.asks[k].start < end and self.asks[k].end > start
                 )
                 if start < end:
-                    self._put(replace(hold, start=start, end=end, keys=keys))
+                    self.put(replace(hold, start=start, end=end, keys=keys))
         self.asks.pop(key, None)
-        self._journal.clear()
+        self.keep()
 
     def restore(
         self,
@@ -151,46 +199,26 @@ class Admission:
         start: float,
         end: float,
         *,
+        lane: int | None = None,
         runs: bool = False,
         squeeze: bool = False,
         kept_until: float = 0.0,
-    ) -> bool:
+    ) -> Hold | None:
         """Hold what was promised before on a node, if there is room, or ``squeeze`` it in.
 
-        ``runs``: it is not to be moved any more.
+        ``lane``: the one it had on its node, if it shares a device. ``runs``: it is not to be moved any more.
         """
-        start = max(start, self.at)
-        seat = self.book.room_on(number, need, start, end)
+        seat = None if lane is None else self.book.seat_at(number, need, lane, start, end)
+        seat = seat or self.book.room_on(number, need, start, end)
         if seat is None and squeeze:
             seat = self.book.squeeze(number, need, start, end)
         if seat is None:
-            return False
+            return None
         priority = max(self.asks[key].priority for key in keys)
         settled = runs or start <= self.at
-        self._put(Hold(-1, model, need, seat, start, end, keys, priority, settled, kept_until))
-        self._journal.clear()
-        return True
-
-    def of_booking(self, key: str) -> list[Hold]:
-        """What is held for a booking, in the order of their numbers."""
-        return [self.holds[number] for number in sorted(self._of_key.get(key, ()))]
-
-    def of_model(self, model: str) -> list[Hold]:
-        """What is held for a model, in the order of their numbers."""
-        return [self.holds[number] for number in sorted(self._of_model.get(model, ()))]
-
-    def on_node(self, node: int) -> list[Hold]:
-        """What is held on a node, in the order of their numbers."""
-        return [self.holds[number] for number in sorted(self._on_node[node])]
-
-    def covered(self, ask: Ask) -> int:
-        """How many replicas a booking has throughout what is left of its window."""
-        start = max(ask.start, self.at)
-        holds = self.of_booking(ask.key)
-        if all(hold.start <= start and hold.end >= ask.end for hold in holds):
-            return len(holds)
-        instants = [start, *(hold.end for hold in holds if start < hold.end < ask.end)]
-        return min(sum(hold.start <= instant < hold.end for hold in holds) for instant in instants)
+        held = self.put(Hold(-1, model, need, seat, start, end, keys, priority, settled, kept_until))
+        self.keep()
+        return held
 
     # One replica
 
@@ -202,7 +230,7 @@ class Admission:
             for hold in self.of_model(ask.model)
             if hold.number not in used and hold.start <= ask.end and hold.end >= start
         ]
-        theirs.sort(key=lambda h: (not h.settled, -(min(h.end, ask.end) - max(h.start, start)), h.number))
+        theirs.sort(key=lambda h: (not h.settled, -(min(h.end, ask.end) - max(h.start, start)), h.rank))
         for join in (self._extend, self._move_whole):
             for hold in theirs:
                 joined = join(hold, ask, start)
@@ -245,15 +273,15 @@ class Admission:
             touches = hold.start == other.end or hold.end == other.start
             if not touches or other.settled or other.need != hold.need or other.number in used:
                 continue
-            begun = len(self._journal)
-            self._drop(other)
+            begun = self.mark()
+            self.drop(other)
             if self._may_stay(hold, other.start, other.end):
-                self._drop(hold)
+                self.drop(hold)
                 start, end = min(hold.start, other.start), max(hold.end, other.end)
                 keys, priority = hold.keys | other.keys, max(hold.priority, other.priority)
-                hold = self._put(replace(hold, start=start, end=end, keys=keys, priority=priority))
+                hold = self.put(replace(hold, start=start, end=end, keys=keys, priority=priority))
             else:
-                self._roll_back(begun)
+                self.undo(begun)
         return hold
 
     def _may_stay(self, hold: Hold, start: float, end: float) -> bool:
@@ -269,20 +297,20 @@ class Admission:
     def _anew(
         self, hold: Hold, ask: Ask, need: Need, start: float, end: float, node: int | None = None
     ) -> Hold | None:
-        begun = len(self._journal)
-        self._drop(hold)
+        begun = self.mark()
+        self.drop(hold)
         book = self.book
         seat = book.find(need, start, end) if node is None else book.room_on(node, need, start, end)
         if seat is None:
-            self._roll_back(begun)
+            self.undo(begun)
             return None
-        return self._put(self._for_both(replace(hold, need=need), start, end, seat, ask))
+        return self.put(self._for_both(replace(hold, need=need), start, end, seat, ask))
 
     def _instead(self, hold: Hold, start: float, end: float, seat: Seat, ask: Ask) -> Hold:
         if (start, end) == (hold.start, hold.end) and ask.key in hold.keys:
             return hold
-        self._drop(self.holds[hold.number])
-        return self._put(self._for_both(hold, start, end, seat, ask))
+        self.drop(self.holds[hold.number])
+        return self.put(self._for_both(hold, start, end, seat, ask))
 
     def _for_both(self, hold: Hold, start: float, end: float, seat: Seat, ask: Ask) -> Hold:
         keys, priority = hold.keys | {ask.key}, max(hold.priority, ask.priority)
@@ -290,7 +318,7 @@ class Admission:
 
     def _hand_over(self, hold: Hold, ask: Ask, start: float, used: set[int], displaced: list[str]) -> bool:
         """Stay while it can, and go on elsewhere: the parts of the window that are not held get their own."""
-        begun, lost = len(self._journal), len(displaced)
+        begun, lost = self.mark(), len(displaced)
         need = for_either(hold.need, ask.need) or hold.need
         joined = self._instead(replace(hold, need=need), hold.start, hold.end, hold.seat, ask)
         added = [joined.number]
@@ -298,7 +326,7 @@ class Admission:
             if first < last:
                 part = self._place(ask, joined.need, first, last, displaced)
                 if part is None:
-                    self._roll_back(begun)
+                    self.undo(begun)
                     del displaced[lost:]
                     return False
                 added.append(part.number)
@@ -308,14 +336,14 @@ class Admission:
     def _place(self, ask: Ask, need: Need, start: float, end: float, displaced: list[str]) -> Hold | None:
         """A seat of its own: best one to be loaded in time, then any, then by moving, then by displacing."""
         theirs = (hold.seat.node for hold in self.of_model(ask.model))
-        near = list(dict.fromkeys((*theirs, *self._at_hand.get(ask.model, ()))))
+        near = list(dict.fromkeys((*theirs, *self.at_hand.get(ask.model, ()))))
         seat = None
         if ask.lead and start - ask.lead > self.at:
             seat = self.book.find(need, start - ask.lead, end, near)
         seat = seat or self.book.find(need, start, end, near)
         wanted = wanted_by(ask, need, start, end, settled=start <= self.at)
         if seat is not None:
-            return self._put(replace(wanted, seat=seat))
+            return self.put(replace(wanted, seat=seat))
         return self._by_moving(wanted) or self._by_displacing(wanted, displaced)
 
     # Room that is made
@@ -329,11 +357,11 @@ class Admission:
                 return None
             self._moves -= 1
             self.moves_left -= 1
-            begun = len(self._journal)
+            begun = self.mark()
             placed, gone = self._clear(node, wanted, _is_pending)
             if placed is not None and self._elsewhere(placed, gone, depth):
                 return self.holds[placed.number]
-            self._roll_back(begun)
+            self.undo(begun)
         return None
 
     def _elsewhere(self, placed: Hold, gone: Iterable[Hold], depth: int) -> bool:
@@ -352,12 +380,12 @@ class Admission:
     def _settle(self, number: int, settled: bool) -> None:
         hold = self.holds[number]
         if hold.settled != settled:
-            self._drop(hold)
-            self._put(replace(hold, settled=settled))
+            self.drop(hold)
+            self.put(replace(hold, settled=settled))
 
     def _by_displacing(self, wanted: Hold, displaced: list[str]) -> Hold | None:
         """Clear a node of lower priorities, at the least loss; what is kept for a while still, later."""
-        if not any(hold.priority < wanted.priority for hold in self.holds.values()):
+        if not self._displaces or not self.has_weaker(wanted.priority):
             return None
         for start in self._starts(wanted):
             best: tuple[float, int] | None = None
@@ -367,12 +395,12 @@ class Admission:
                 return hold.priority < wanted.priority and hold.kept_until <= start
 
             for node in self._worth_clearing(later, may_go):
-                begun = len(self._journal)
+                begun = self.mark()
                 placed, gone = self._clear(node, later, may_go)
                 if placed is not None:
                     loss = sum(hold.volume for hold in gone if not self._again(hold))
                     best = min(best, (loss, node)) if best else (loss, node)
-                self._roll_back(begun)
+                self.undo(begun)
             if best is not None:
                 placed, gone = self._clear(best[1], later, may_go)
                 for hold in gone:
@@ -385,7 +413,7 @@ class Admission:
         """When displacing may begin: at once, or when something has been kept for as long as it must."""
         kept = {
             hold.kept_until
-            for hold in self.holds.values()
+            for hold in self.kept()
             if hold.priority < wanted.priority and wanted.start < hold.kept_until < wanted.end
         }
         return [wanted.start, *sorted(kept)[:3]]
@@ -414,61 +442,28 @@ class Admission:
             ]
             if not holders or len(gone) == MAX_MOVED:
                 return None, gone
-            victim = min(holders, key=lambda h: (h.seat.units < short, h.volume, h.number))
-            self._drop(victim)
-            if victim.settled and victim.start < wanted.start:
-                self._put(replace(victim, end=wanted.start, number=-1))
-                victim = replace(victim, start=wanted.start)
+            victim = min(holders, key=lambda h: (h.seat.units < short, h.volume, h.rank))
+            self.drop(victim)
             gone.append(victim)
-        gone.sort(key=lambda hold: (-hold.volume, hold.number))
-        return self._put(replace(wanted, seat=seat)), gone
+        gone.sort(key=lambda hold: (-hold.volume, hold.rank))
+        return self.put(replace(wanted, seat=seat)), [self._rest(hold, wanted.start) for hold in gone]
+
+    def _rest(self, hold: Hold, instant: float) -> Hold:
+        """What is left of a hold that is gone: of one that has begun, what is after an instant."""
+        if not hold.settled:
+            return hold
+        if hold.start < instant and self.at < instant:
+            self.put(replace(hold, end=instant, number=-1))
+            return replace(hold, start=instant)
+        return replace(hold, start=max(hold.start, self.at))
 
     def _again(self, hold: Hold) -> bool:
         """Seat what was taken away anew, if it can be."""
         seat = self.book.find(hold.need, hold.start, hold.end)
         if seat is None:
             return False
-        self._put(replace(hold, seat=seat, number=-1, settled=hold.start <= self.at))
+        self.put(replace(hold, seat=seat, number=-1, settled=hold.start <= self.at))
         return True
-
-    # Keeping the book
-
-    def _put(self, hold: Hold) -> Hold:
-        seat = self.book.take(hold.seat, hold.start, hold.end)
-        number = next(self._numbers) if hold.number < 0 else hold.number
-        hold = replace(hold, seat=seat, number=number)
-        self._list(hold)
-        self._journal.append((True, hold))
-        return hold
-
-    def _drop(self, hold: Hold) -> None:
-        self.book.give(hold.seat, hold.start, hold.end)
-        self._unlist(hold)
-        self._journal.append((False, hold))
-
-    def _roll_back(self, begun: int) -> None:
-        while len(self._journal) > begun:
-            put, hold = self._journal.pop()
-            if put:
-                self.book.give(hold.seat, hold.start, hold.end)
-                self._unlist(hold)
-            else:
-                self.book.take(hold.seat, hold.start, hold.end)
-                self._list(hold)
-
-    def _list(self, hold: Hold) -> None:
-        self.holds[hold.number] = hold
-        self._of_model.setdefault(hold.model, set()).add(hold.number)
-        self._on_node[hold.seat.node].add(hold.number)
-        for key in hold.keys:
-            self._of_key.setdefault(key, set()).add(hold.number)
-
-    def _unlist(self, hold: Hold) -> None:
-        del self.holds[hold.number]
-        self._of_model[hold.model].discard(hold.number)
-        self._on_node[hold.seat.node].discard(hold.number)
-        for key in hold.keys:
-            self._of_key[key].discard(hold.number)
 
 
 def _is_pending(hold: Hold) -> bool:

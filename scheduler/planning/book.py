@@ -27,6 +27,12 @@ from scheduler.planning.profile import Profile, Units
 WHOLE = SHARE_STEPS
 """Units of one whole device on a lane; Ray counts in the same steps."""
 NEW_LANE = -1
+LANES = (1 << 16) - 1
+"""More lanes than a node can have."""
+MAX_LANES = 4 * MAX_GPUS
+"""More than a promise can name."""
+LAST = 1 << 62
+"""Behind every lane there is."""
 SIGNS = re.compile(r"[^a-z0-9]")
 
 
@@ -64,12 +70,18 @@ class Seat:
 class Fit:
     """What one kind of need comes to, by node: whole GPUs, or units of a share; 0 where neither.
 
-    ``drawn`` is the memory of the whole GPUs it takes, in bytes.
+    ``drawn`` is the memory of the whole GPUs it takes, in bytes; ``cost`` ranks the open nodes for whole
+    GPUs and ``opening`` for a share of one that nobody uses yet, smaller first, less what is free there.
+    ``possible``: some node could seat it if nothing of anybody ran; ``shares``: on some it takes a share.
     """
 
     whole: Units
     share: Units
     drawn: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    opening: NDArray[np.float64]
+    possible: bool
+    shares: bool
 
 
 class Book:
@@ -77,9 +89,11 @@ class Book:
 
     Args:
         edges: instants at which something will begin or end; others are added when they come up.
+        at: the present; what was before is not known, and a window that began before counts from now on.
     """
 
-    def __init__(self, cluster: Cluster, edges: Iterable[float] = ()) -> None:
+    def __init__(self, cluster: Cluster, edges: Iterable[float] = (), at: float = 0.0) -> None:
+        self.at = at
         self.nodes: tuple[Node, ...] = cluster.nodes
         self.index = {node.name: number for number, node in enumerate(self.nodes)}
         self.edges: list[float] = sorted({0.0, *edges})
@@ -88,13 +102,25 @@ class Book:
         self._memory = np.array([_device_bytes(node) for node in self.nodes], dtype=np.float64)
         self._cpu = np.array([node.kind is DeviceKind.CPU for node in self.nodes], dtype=np.bool_)
         self._open = np.array([not node.closed for node in self.nodes], dtype=np.bool_)
+        self._open_for = (self._open & ~self._cpu, self._open & self._cpu)
+        self._devices = np.array([len(node.devices) for node in self.nodes], dtype=np.int32)
+        kinds: dict[tuple[object, ...], int] = {}
+        self._kinds: list[Node] = []
+        self._kind_of = np.zeros(len(self.nodes), dtype=np.intp)
+        for number, node in enumerate(self.nodes):
+            kind = (node.kind, _device_bytes(node), node.accelerator)
+            if kind not in kinds:
+                kinds[kind] = len(kinds)
+                self._kinds.append(node)
+            self._kind_of[number] = kinds[kind]
         fixed = [(number, units) for number, node in enumerate(self.nodes) for units in _fixed_lanes(node)]
         self.fixed = len(fixed)
         self.lane_count = len(fixed)
         self._lane_node = np.array([number for number, _ in fixed], dtype=np.intp)
+        self._lane_rank = np.zeros(len(fixed), dtype=np.int64)
         self.lanes_of: dict[int, list[int]] = {}
         for lane, (number, _) in enumerate(fixed):
-            self.lanes_of.setdefault(number, []).append(lane)
+            self._enlist(lane, number)
         self.lanes = Profile(len(self.edges), np.array([units for _, units in fixed], dtype=np.int32))
         self._fits: dict[Need, Fit] = {}
 
@@ -102,15 +128,17 @@ class Book:
 
     def span(self, start: float, end: float) -> tuple[int, int]:
         """The slots a window touches; what is free does not change within one."""
-        first = bisect_right(self.edges, start) - 1
+        first = bisect_right(self.edges, max(start, self.at)) - 1
         return first, max(bisect_left(self.edges, end), first)
 
     def cut(self, start: float, end: float) -> tuple[int, int]:
-        """The slots of a window, which begin and end with it."""
+        """The slots of a window, which begin and end with it, or with the present if that is later."""
         first = self._edge(start)
         return first, (len(self.edges) if end == FOREVER else self._edge(end))
 
     def _edge(self, instant: float) -> int:
+        if instant <= self.at:
+            return bisect_right(self.edges, self.at) - 1
         slot = bisect_left(self.edges, instant)
         if slot == len(self.edges) or self.edges[slot] != instant:
             for profile in (self.pool, self.lanes):
@@ -128,89 +156,80 @@ class Book:
         return found
 
     def _reckon(self, need: Need) -> Fit:
-        whole, share = np.zeros((2, len(self.nodes)), dtype=np.int32)
-        kinds: dict[tuple[object, ...], tuple[int, int]] = {}
-        for number, node in enumerate(self.nodes):
-            kind = (node.kind, _device_bytes(node), node.accelerator)
-            if kind not in kinds:
-                kinds[kind] = units_on(node, need)
-            whole[number], share[number] = kinds[kind]
-        return Fit(whole, share, whole * self._memory)
+        on_kinds = np.array([units_on(node, need) for node in self._kinds], dtype=np.int32).reshape(-1, 2)
+        whole, share = np.ascontiguousarray(on_kinds[self._kind_of].T)
+        shares = bool((share > 0).any())
+        possible = shares or bool(((whole > 0) & (whole <= self._devices)).any())
+        drawn = whole * self._memory
+        cost = np.where((whole > 0) & self._open, drawn * 1024 - whole, FOREVER)
+        opening = np.where((share > 0) & self._open, self._memory * 1024, FOREVER)
+        return Fit(whole, share, drawn, cost, opening, possible, shares)
 
     def possible(self, need: Need) -> bool:
         """Whether one replica would fit if nothing of anybody ran."""
-        fit = self.fit(need)
-        devices = np.array([len(node.devices) for node in self.nodes], dtype=np.int32)
-        return bool(((fit.whole > 0) & (fit.whole <= devices)).any() or (fit.share > 0).any())
+        return self.fit(need).possible
 
     # Looking for a seat
 
-    def find(
-        self, need: Need, start: float, end: float, near: Iterable[int] = (), but: int | None = None
-    ) -> Seat | None:
+    def find(self, need: Need, start: float, end: float, near: Iterable[int] = ()) -> Seat | None:
         """The best seat for a window, or None.
 
         A GPU before a CPU; then a node the model is ``near``; then where the least memory is drawn that
-        nobody uses yet; then the fullest (best fit); then the first. ``but`` names a node not to take.
+        nobody uses yet; then the fullest (best fit); then the first.
         """
         first, last = self.span(start, end)
         fit = self.fit(need)
         for number in near:
-            if number != but and self._open[number] and not self._cpu[number]:
+            if self._open[number] and not self._cpu[number]:
                 seat = self.room_on(number, need, start, end)
                 if seat is not None:
                     return seat
         pool = self.pool.least(first, last)
-        best = self._find_whole(fit, pool, but)
-        other = self._find_share(fit, pool, first, last, but)
+        best = self._find_whole(fit, pool)
+        other = self._find_share(fit, pool, first, last) if fit.shares else None
         if best is None or (other is not None and other[0] < best[0]):
             best = other
         return best[1] if best else None
 
-    def _find_whole(self, fit: Fit, pool: Units, but: int | None) -> tuple[tuple[float, ...], Seat] | None:
-        left = pool - fit.whole
-        fits = (fit.whole > 0) & (left >= 0) & self._open
-        if but is not None:
-            fits[but] = False
-        chosen = int(np.where(fits, fit.drawn * 1024 + left, FOREVER).argmin()) if len(fits) else 0
-        if not len(fits) or not fits[chosen]:
+    def _find_whole(self, fit: Fit, pool: Units) -> tuple[tuple[float, ...], Seat] | None:
+        ranks = np.where(pool >= fit.whole, fit.cost + pool, FOREVER)
+        chosen = int(ranks.argmin()) if len(ranks) else 0
+        if not len(ranks) or ranks[chosen] == FOREVER:
             return None
-        return (False, fit.drawn[chosen], left[chosen]), Seat(chosen, None, int(fit.whole[chosen]))
+        units = int(fit.whole[chosen])
+        return (False, float(fit.drawn[chosen]), int(pool[chosen]) - units), Seat(chosen, None, units)
 
     def _find_share(
-        self, fit: Fit, pool: Units, first: int, last: int, but: int | None
+        self, fit: Fit, pool: Units, first: int, last: int
     ) -> tuple[tuple[float, ...], Seat] | None:
-        if not fit.share.any():
-            return None
-        lanes = self._lanes_with_room(fit, first, last, but)
-        used = next((one for one in lanes if not self._cpu[one[1].node]), None)
+        used = next(self._lanes_with_room(fit, first, last), None)
         if used is not None:
             return used
-        fits = (fit.share > 0) & (pool > 0) & self._open
-        if but is not None:
-            fits[but] = False
-        chosen = int(np.where(fits, self._memory * 1024 + pool, FOREVER).argmin())
-        if fits[chosen]:
-            rank = (False, self._memory[chosen], pool[chosen])
+        ranks = np.where(pool > 0, fit.opening + pool, FOREVER)
+        chosen = int(ranks.argmin())
+        if ranks[chosen] < FOREVER:
+            rank = (False, float(self._memory[chosen]), int(pool[chosen]))
             return rank, Seat(chosen, NEW_LANE, int(fit.share[chosen]))
-        return next(iter(self._lanes_with_room(fit, first, last, but, cpu=True)), None)
+        return next(self._lanes_with_room(fit, first, last, cpu=True), None)
 
     def _lanes_with_room(
-        self, fit: Fit, first: int, last: int, but: int | None, cpu: bool = False
+        self, fit: Fit, first: int, last: int, cpu: bool = False
     ) -> Iterator[tuple[tuple[float, ...], Seat]]:
         """Lanes something is on already that have room for a share, the fullest first."""
         nodes = self._lane_node[: self.lane_count]
         least = self.lanes.least(first, last)[: self.lane_count]
         need = fit.share[nodes]
         left = least - need
-        fits = (need > 0) & (left >= 0) & self._open[nodes] & (self._cpu[nodes] == cpu)
+        fits = (need > 0) & (left >= 0) & self._open_for[cpu][nodes]
         fits[self.fixed :] &= least[self.fixed :] < WHOLE
-        if but is not None:
-            fits &= nodes != but
         found = np.flatnonzero(fits)
-        for lane in found[np.argsort(left[found], kind="stable")]:
-            if self._may_draw(int(lane), first, last):
-                yield (cpu, 0.0, int(left[lane])), Seat(int(nodes[lane]), int(lane), int(need[lane]))
+        ranks = left[found].astype(np.int64) * (1 << 40) + self._lane_rank[found]
+        for _ in found:
+            best = int(ranks.argmin())
+            lane = int(found[best])
+            if self._may_draw(lane, first, last):
+                yield (cpu, 0.0, int(left[lane])), Seat(int(nodes[lane]), lane, int(need[lane]))
+            ranks[best] = LAST
 
     def _may_draw(self, lane: int, first: int, last: int) -> bool:
         """Whether a GPU can be had for a lane wherever it has none yet."""
@@ -240,6 +259,18 @@ class Book:
         if lanes:
             return Seat(number, min(lanes)[1], share)
         return Seat(number, NEW_LANE, share) if pool > 0 else None
+
+    def seat_at(self, number: int, need: Need, lane: int, start: float, end: float) -> Seat | None:
+        """The share a need had on a node before, by the number of its lane there, if it is free; or None."""
+        share = int(self.fit(need).share[number])
+        if not share or not 0 <= lane < MAX_LANES:
+            return None
+        seat = Seat(number, self._lane(number, lane), share)
+        return seat if self.fits(seat, start, end) else None
+
+    def lane_of(self, seat: Seat) -> int | None:
+        """The number of a seat's lane on its node."""
+        return None if seat.lane is None else int(self._lane_rank[seat.lane]) & LANES
 
     def squeeze(self, number: int, need: Need, start: float, end: float) -> Seat | None:
         """The seat of something that is on a node already, though by this book there is no room."""
@@ -282,7 +313,7 @@ class Book:
             columns = [self.lanes.column(lane, first, last) for lane in fixed]
             wanted, free = int(fit.share[number]), max(columns, key=lambda column: int(column.min()))
         slot = int(free.argmin())
-        return self.edges[first + slot], wanted - int(free[slot])
+        return max(self.edges[first + slot], start, self.at), wanted - int(free[slot])
 
     def free_since(self, seat: Seat, instant: float, earliest: float) -> float:
         """From when on, at or after ``earliest``, a seat is free without a break until an instant."""
@@ -345,6 +376,13 @@ class Book:
         if seat.lane >= self.fixed:
             self._draw(seat.lane, first, last, -1)
 
+    def clear(self, node: int) -> None:
+        """Give back all that is held on a node."""
+        self.pool.reset(node, int(self.pool_size[node]))
+        fixed = _fixed_lanes(self.nodes[node])
+        for number, lane in enumerate(self.lanes_of.get(node, ())):
+            self.lanes.reset(lane, fixed[number] if number < len(fixed) else WHOLE)
+
     def _draw(self, lane: int, first: int, last: int, gpus: int) -> None:
         """Take a GPU for a lane, or give it back, during the slots in which nothing is on it."""
         node, idle = int(self._lane_node[lane]), self.lanes.column(lane, first, last) == WHOLE
@@ -359,15 +397,26 @@ class Book:
         for lane in self.lanes_of.get(node, ()):
             if lane >= self.fixed and (self.lanes.column(lane, first, last) == WHOLE).all():
                 return lane
-        lane = self.lane_count
-        if lane == len(self._lane_node) or lane == self.lanes.tree.shape[1]:
-            more = max(lane, 16)
-            self.lanes.widen(np.full(more, WHOLE, dtype=np.int32))
-            self._lane_node = np.concatenate((self._lane_node, np.zeros(more, dtype=np.intp)))
+        return self._lane(node, len(self.lanes_of.get(node, ())))
+
+    def _lane(self, node: int, number: int) -> int:
+        """The lane of that number on a node; it and those before it are opened if there are not so many."""
+        while number >= len(self.lanes_of.get(node, ())):
+            lane = self.lane_count
+            if lane == len(self._lane_node) or lane == self.lanes.tree.shape[1]:
+                more = max(lane, 16)
+                self.lanes.widen(np.full(more, WHOLE, dtype=np.int32))
+                self._lane_node = np.concatenate((self._lane_node, np.zeros(more, dtype=np.intp)))
+                self._lane_rank = np.concatenate((self._lane_rank, np.zeros(more, dtype=np.int64)))
+            self._enlist(lane, node)
+            self.lane_count += 1
+        return self.lanes_of[node][number]
+
+    def _enlist(self, lane: int, node: int) -> None:
+        lanes = self.lanes_of.setdefault(node, [])
         self._lane_node[lane] = node
-        self.lanes_of.setdefault(node, []).append(lane)
-        self.lane_count += 1
-        return lane
+        self._lane_rank[lane] = node * (LANES + 1) + len(lanes)
+        lanes.append(lane)
 
 
 def units_on(node: Node, need: Need) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
@@ -31,11 +32,12 @@ def directory(
     for placement in placements:
         by_model.setdefault(placement.target.model.key, []).append(placement)
     routes = tuple(_route(group, allowed) for _, group in sorted(by_model.items()))
-    told = [one for one in verdicts if one.event in booked and (_is_to_come(one, at) or _is_refused(one))]
-    nearest = sorted(told, key=lambda one: (one.start or at, booked[one.event].names, one.end or at))
-    return Directory(
-        routes=routes, announcements=tuple(_announce(one, booked) for one in nearest[:MAX_ANNOUNCEMENTS])
+    nearest = heapq.nsmallest(
+        MAX_ANNOUNCEMENTS,
+        (one for one in verdicts if (_is_refused(one) or _is_to_come(one, at)) and one.event in booked),
+        key=lambda one: (one.start or at, booked[one.event].names, one.end or at),
     )
+    return Directory(routes=routes, announcements=tuple(_announce(one, booked) for one in nearest))
 
 
 def _is_to_come(verdict: Verdict, at: datetime) -> bool:

@@ -9,7 +9,7 @@ from itertools import islice
 
 from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Need
+from scheduler.planning.book import WHOLE, Need
 from scheduler.planning.footprint import SHARE_STEPS, Sizing
 from scheduler.planning.holds import Ask, Hold
 from scheduler.planning.openings import FOREVER
@@ -63,7 +63,11 @@ def _answer(
     whole, on_gpu = int(fit.whole[number]), node.kind is DeviceKind.GPU
     device = node.devices[0].memory_bytes
     free_gpus = int(book.pool.column(number, first, last).min(initial=len(node.devices)))
-    lanes = [int(book.lanes.column(lane, first, last).min()) for lane in book.lanes_of.get(number, ())]
+    lanes = [
+        least
+        for lane in book.lanes_of.get(number, ())
+        if (least := int(book.lanes.column(lane, first, last).min())) < WHOLE or lane < book.fixed
+    ]
     on_lanes = max(lanes, default=0) * device // SHARE_STEPS
     free = max(free_gpus * device if whole else (device if free_gpus > 0 else 0), 0 if whole else on_lanes)
     seat = None if node.closed else book.room_on(number, need, start, end)
@@ -156,10 +160,9 @@ def _earliest(admission: Admission, ask: Ask, start: float) -> float | None:
         moved = replace(ask, key=f"{ask.key} later", start=found, end=found + seconds)
         if ask.replicas == 1 or admission.would(moved) == ask.replicas:
             return found
-        later = [edge for edge in admission.book.edges if edge > found]
-        if not later:
+        start = min((hold.end for hold in admission.holds.values() if hold.end > found), default=FOREVER)
+        if start == FOREVER:
             return None
-        start = later[0]
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from calendars.reservation import Dtype
 from scheduler.cluster.node import Node
@@ -67,8 +68,15 @@ class Loads:
 
     def longest_seconds(self, model: str, footprint_bytes: int) -> float:
         """The longest that can be expected on any node."""
-        measured = [seconds for (key, _, _), seconds in self.measured.items() if key == model]
-        return _capped(max(measured, default=0.0)) or self.sizing.lead_seconds(footprint_bytes)
+        return _capped(self._longest.get(model, 0.0)) or self.sizing.lead_seconds(footprint_bytes)
+
+    @cached_property
+    def _longest(self) -> Mapping[str, float]:
+        """The longest that was measured of each model."""
+        longest: dict[str, float] = {}
+        for (model, _, _), seconds in self.measured.items():
+            longest[model] = max(longest.get(model, 0.0), seconds)
+        return longest
 
 
 def _capped(seconds: float) -> float:

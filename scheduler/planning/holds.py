@@ -51,6 +51,12 @@ class Hold:
     kept_until: float = 0.0
 
     @property
+    def rank(self) -> tuple[object, ...]:
+        """The order in which holds are told; no two that differ have the same."""
+        lane = -1 if self.seat.lane is None else self.seat.lane
+        return (self.start, self.end, self.model, self.seat.node, lane, sorted(self.keys))
+
+    @property
     def volume(self) -> float:
         """What moving it would move: memory and time."""
         return self.need.footprint_bytes * (self.end - self.start)

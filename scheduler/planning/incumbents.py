@@ -6,22 +6,27 @@ plan that was never carried out, a history that was lost, or a node that is gone
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from scheduler.cluster.node import Node
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import Need, units_on
 from scheduler.planning.footprint import SHARE_STEPS
 from scheduler.planning.holds import Ask, for_all, union
+from scheduler.planning.ledger import Released
 from scheduler.types import Deployment, Stay
+
+Identity = tuple[str, str]
+"""Model key and node name."""
 
 
 @dataclass(frozen=True)
 class _Part:
     """What is left of an earlier stay: a window in which some of its bookings are still wanted."""
 
+    stay: Stay | None
     model: str
     node: str
     start: float
@@ -30,54 +35,281 @@ class _Part:
 
     @property
     def order(self) -> tuple[object, ...]:
-        return (min(ask.claim for ask in self.asks), self.start, self.node)
+        lane = None if self.stay is None else self.stay.lane
+        return (
+            min(ask.claim for ask in self.asks),
+            self.start,
+            self.node,
+            self.end,
+            -1 if lane is None else lane,
+            sorted(ask.key for ask in self.asks),
+        )
 
 
-def restore(
-    admission: Admission,
-    asks: Iterable[Ask],
-    stays: Iterable[Stay],
-    deployments: Iterable[Deployment],
-    kept_until: Mapping[tuple[str, str], float],
-) -> None:
-    """Hold again what was promised and what runs, the strongest claim first, what has begun before all.
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Replicas of a model that run on a node: how many, what each takes, and until when they are kept."""
 
-    Args:
-        asks: all bookings there are now; promises to others are forgotten.
-        kept_until: by model key and node, until when what runs may not be displaced.
+    replicas: int
+    takes: tuple[int, int] | None
+    kept_until: float
+
+
+@dataclass(slots=True)
+class _Node:
+    """What was put on a node, and from what: it is put anew when any of that is another.
+
+    ``until`` is the next instant at which it may be another by itself.
     """
-    admission.asks |= {ask.key: ask for ask in asks}
-    running = _Running(admission, deployments, kept_until)
-    parts = [part for stay in stays for part in _parts(stay, admission)]
-    parts.sort(key=lambda part: (part.start > admission.at, part.order))
-    placed = _where_they_run(parts, running.left, admission.at)
-    promised = frozenset(ask.key for part in parts for ask in part.asks)
-    others = [ask for ask in admission.asks.values() if ask.key not in promised]
-    # What runs and needs no change is there, whatever the book says: it is written first.
-    left = [(part, node) for part, node in placed if not _hold(admission, part, node, running, as_it_is=True)]
-    _adopt(admission, others, running, as_it_is=True)
-    for part, node in left:
-        _hold(admission, part, node, running, as_it_is=False)
-    _adopt(admission, admission.asks.values(), running, as_it_is=False)
+
+    stays: tuple[Stay, ...] = ()
+    until: float = 0.0
+    promised: list[str] = field(default_factory=list)
+    released: list[Released] = field(default_factory=list)
 
 
-class _Running:
-    """Replicas that run, by model key and node: how many are not accounted for, and what each takes."""
+class Incumbents:
+    """Holds again what was promised and what runs, the strongest claim first, what has begun before all.
 
-    def __init__(
+    Nodes on which nothing is another than at the last ``update`` are left as they are.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._runs: dict[Identity, _Runs] = {}
+        self._left: Counter[Identity] = Counter()
+        self._promised: Counter[str] = Counter()
+        self._nodes: dict[str, _Node] = {}
+        self._linked: set[str] = set()
+        """Nodes on which something is held that was promised elsewhere, or nowhere."""
+        self._names_of: defaultdict[str, set[str]] = defaultdict(set)
+        """The nodes on which an event, or a model, has stays; by its key."""
+
+    def update(
         self,
-        admission: Admission,
+        changed: Collection[str],
+        stays: Mapping[str, tuple[Stay, ...]],
         deployments: Iterable[Deployment],
-        kept_until: Mapping[tuple[str, str], float],
-    ) -> None:
-        nodes, index = admission.book.nodes, admission.book.index
-        deployments = tuple(deployments)
-        self.left = Counter({one.identity: one.replicas for one in deployments})
-        self.kept_until = kept_until
-        self.takes: dict[tuple[str, str], tuple[int, int]] = {}
+        minimum_service_seconds: float,
+    ) -> set[str]:
+        """Make the book what it must be before anything is admitted.
+
+        Args:
+            changed: keys of the bookings that are others than they were, came or went.
+            stays: what was promised, by the name of the node.
+            minimum_service_seconds: how long what runs may not be displaced.
+
+        Returns: the keys of the bookings of which something was held, or is now, where things changed.
+        """
+        before, self._runs = self._runs, self._running(deployments, minimum_service_seconds)
+        running = {one for one in before.keys() | self._runs.keys() if before.get(one) != self._runs.get(one)}
+        names = self._dirty(changed, stays, running)
+        touched: set[str] = set()
+        parts: list[_Part] = []
+        for name in sorted(names):
+            touched.update(self._forget(name))
+            parts += self._note(name, stays.get(name, ()))
+        for identity in self._left.keys() | self._runs.keys():
+            if identity[1] in names:
+                runs = self._runs.get(identity)
+                self._left[identity] = runs.replicas if runs else 0
+        self._left = +self._left
+        self._linked.clear()
+        self._hold_all(parts)
+        self._admission.touched.clear()
+        for name in names:
+            number = self._admission.book.index.get(name)
+            for hold in self._admission.on_node(number) if number is not None else ():
+                touched |= hold.keys
+        self._note_released(names)
+        return touched
+
+    def released(self) -> list[Released]:
+        """Where something that was promised is not held any more."""
+        return [one for node in self._nodes.values() for one in node.released]
+
+    # Which nodes are concerned
+
+    def _running(self, deployments: Iterable[Deployment], minimum: float) -> dict[Identity, _Runs]:
+        nodes, index = self._admission.book.nodes, self._admission.book.index
+        found = {}
         for one in deployments:
-            if one.node in index and nodes[index[one.node]].devices:
-                self.takes[one.identity] = _units(one, nodes[index[one.node]])
+            node = nodes[index[one.node]] if one.node in index else None
+            takes = _units(one, node) if node and node.devices else None
+            kept = one.since.timestamp() + minimum if one.since is not None else 0.0
+            found[one.identity] = _Runs(one.replicas, takes, kept)
+        return found
+
+    def _dirty(
+        self, changed: Collection[str], stays: Mapping[str, tuple[Stay, ...]], running: Iterable[Identity]
+    ) -> set[str]:
+        now, nodes = self._admission.at, self._admission.book.nodes
+        dirty = {nodes[number].name for number in self._admission.touched}
+        for name in stays.keys() | self._nodes.keys():
+            node = self._nodes.get(name)
+            if node is None or node.until <= now or node.stays != stays.get(name, ()):
+                dirty.add(name)
+        for key in changed:
+            dirty |= self._names_of.get(key, set())
+        for model, name in running:
+            dirty.add(name)
+            dirty |= self._names_of.get(model, set())
+        # What runs and was promised to nobody may be wanted by now.
+        dirty |= {name for (_, name), left in self._left.items() if left > 0}
+        return dirty | self._linked
+
+    def _forget(self, name: str) -> set[str]:
+        """Take everything off a node; returns the keys of the bookings it was held for."""
+        known, keys = self._nodes.pop(name, None), set[str]()
+        for stay in known.stays if known else ():
+            for key in (stay.model, *stay.events):
+                self._names_of[key].discard(name)
+        self._promised.subtract(known.promised if known else ())
+        number = self._admission.book.index.get(name)
+        if number is not None:
+            for hold in self._admission.clear(number):
+                keys |= hold.keys
+        return keys
+
+    def _note(self, name: str, stays: tuple[Stay, ...]) -> list[_Part]:
+        """What is left of the stays on a node."""
+        now = self._admission.at
+        parts = [part for stay in stays for part in _parts(stay, self._admission)]
+        instants = {instant for part in parts for instant in (part.start, part.end)}
+        instants |= {instant for part in parts for ask in part.asks for instant in (ask.start, ask.end)}
+        until = min((instant for instant in instants if instant > now), default=float("inf"))
+        promised = [ask.key for part in parts for ask in part.asks]
+        self._promised.update(promised)
+        for stay in stays:
+            for key in (stay.model, *stay.events):
+                self._names_of[key].add(name)
+        if stays or name in self._admission.book.index:
+            self._nodes[name] = _Node(stays, until, promised)
+        return parts
+
+    def _note_released(self, names: Iterable[str]) -> None:
+        """Stays whose seat is not held for all of their window."""
+        admission = self._admission
+        for name in names:
+            number, known = admission.book.index.get(name), self._nodes.get(name)
+            if number is None or known is None:
+                continue
+            held = Counter(
+                (hold.model, hold.start, hold.end, admission.book.lane_of(hold.seat), hold.seat.devices)
+                for hold in admission.on_node(number)
+            )
+            for stay in known.stays:
+                start, end = stay.start.timestamp(), stay.end.timestamp()
+                seat = (stay.model, start, end, stay.lane, stay.devices)
+                held[seat] -= 1
+                if held[seat] < 0:
+                    known.released.append((number, start, end))
+
+    # Holding
+
+    def _hold_all(self, parts: list[_Part]) -> None:
+        admission = self._admission
+        parts.sort(key=lambda part: (part.start > admission.at, part.order))
+        placed = self._where_they_run(parts)
+        # What runs and needs no change is there, whatever the book says: it is written first.
+        left = [(part, node) for part, node in placed if not self._hold(part, node, as_it_is=True)]
+        self._adopt(as_it_is=True)
+        for part, node in left:
+            self._hold(part, node, as_it_is=False)
+        self._adopt(as_it_is=False)
+
+    def _where_they_run(self, parts: list[_Part]) -> list[tuple[_Part, str]]:
+        """Each with its node; what has begun and runs elsewhere, with the one it runs on."""
+        spare = self._left.copy()
+        lost = []
+        for number, part in enumerate(parts):
+            if spare[part.model, part.node] > 0:
+                spare[part.model, part.node] -= 1
+            elif part.start <= self._admission.at:
+                lost.append(number)
+        nodes = [part.node for part in parts]
+        if lost:
+            elsewhere: defaultdict[str, list[str]] = defaultdict(list)
+            for (model, node), left in sorted(spare.items()):
+                elsewhere[model] += [node] * left
+            for number in lost:
+                if there := elsewhere[parts[number].model]:
+                    nodes[number] = there.pop(0)
+                    self._linked |= {parts[number].node, nodes[number]}
+        return list(zip(parts, nodes, strict=True))
+
+    def _hold(self, part: _Part, name: str, *, as_it_is: bool) -> bool:
+        """Hold a part of a stay on a node, if the node takes it still.
+
+        ``as_it_is``: only if it runs there and need not change, but then though there is no room by the book.
+        """
+        admission, identity = self._admission, (part.model, name)
+        number = admission.book.index.get(name)
+        runs = self._left[identity] > 0
+        if number is None or not self._may_stay(number, part.start, runs):
+            return False
+        node, asks, end = admission.book.nodes[number], part.asks, part.end
+        if node.cordoned:
+            # Its next use is elsewhere.
+            asks = tuple(ask for ask in asks if ask.start <= admission.at)
+            end = min(end, max((ask.end for ask in asks), default=part.start))
+        if not asks or part.start >= end:
+            return False
+        need = for_all(ask.need for ask in sorted(asks, key=lambda ask: ask.claim))
+        running = self._runs.get(identity)
+        if as_it_is and not (runs and running and running.takes == units_on(node, need)):
+            return False
+        held = admission.restore(
+            part.model,
+            need,
+            number,
+            frozenset(ask.key for ask in asks),
+            part.start,
+            end,
+            lane=part.stay.lane if part.stay and part.node == name else None,
+            runs=runs,
+            squeeze=as_it_is,
+            kept_until=running.kept_until if running else 0.0,
+        )
+        if held is not None and runs:
+            self._left[identity] -= 1
+        return held is not None
+
+    def _may_stay(self, number: int, start: float, runs: bool) -> bool:
+        node = self._admission.book.nodes[number]
+        if node.draining:
+            return False
+        return not node.cordoned or (runs and start <= self._admission.at)
+
+    def _adopt(self, *, as_it_is: bool) -> None:
+        """Without a history, what runs tells where it was promised to be: hold it for its first bookings.
+
+        ``as_it_is``: for those to whom nothing was promised.
+        """
+        admission = self._admission
+        models = {model for (model, _), left in self._left.items() if left > 0}
+        if not models:
+            return
+        asks_of: dict[str, list[Ask]] = {}
+        for ask in admission.asks.values():
+            if (
+                ask.model in models
+                and ask.start - ask.lead <= admission.at < ask.end
+                and not (as_it_is and self._promised[ask.key] > 0)
+            ):
+                asks_of.setdefault(ask.model, []).append(ask)
+        for asks in asks_of.values():
+            asks.sort(key=lambda ask: ask.claim)
+        left_over = [one for one, left in self._left.items() if left > 0 and one[0] in asks_of]
+        for model, node in sorted(left_over, key=lambda one: (asks_of[one[0]][0].claim, one)):
+            for _ in range(self._left[model, node]):
+                needy = next((ask for ask in asks_of[model] if _lacks(admission, ask)), None)
+                if needy is None:
+                    break
+                part = _Part(None, model, node, needy.start, needy.end, (needy,))
+                self._linked.add(node)
+                if not self._hold(part, node, as_it_is=as_it_is):
+                    break
 
 
 def _units(one: Deployment, node: Node) -> tuple[int, int]:
@@ -93,85 +325,12 @@ def _parts(stay: Stay, admission: Admission) -> Iterable[_Part]:
     asks = [
         ask for key in stay.events if (ask := admission.asks.get(key)) is not None and ask.model == stay.model
     ]
-    first, last = max(stay.start.timestamp(), admission.at), stay.end.timestamp()
+    first, last = stay.start.timestamp(), stay.end.timestamp()
     windows = [(max(ask.start, first), min(ask.end, last)) for ask in asks]
     for start, end in union([window for window in windows if window[0] < window[1]]):
-        within = tuple(ask for ask in asks if ask.start < end and ask.end > start)
-        yield _Part(stay.model, stay.node, start, end, within)
-
-
-def _where_they_run(
-    parts: list[_Part], running: Counter[tuple[str, str]], at: float
-) -> list[tuple[_Part, str]]:
-    """Each with its node; what has begun and runs elsewhere, with the one it runs on."""
-    spare = running.copy()
-    lost = []
-    for number, part in enumerate(parts):
-        if spare[part.model, part.node] > 0:
-            spare[part.model, part.node] -= 1
-        elif part.start <= at:
-            lost.append(number)
-    nodes = [part.node for part in parts]
-    for number in lost:
-        model = parts[number].model
-        elsewhere = sorted(node for (key, node), left in spare.items() if key == model and left > 0)
-        if elsewhere:
-            nodes[number] = elsewhere[0]
-            spare[model, elsewhere[0]] -= 1
-    return list(zip(parts, nodes, strict=True))
-
-
-def _hold(admission: Admission, part: _Part, name: str, running: _Running, *, as_it_is: bool) -> bool:
-    """Hold a part of a stay on a node, if the node takes it still.
-
-    ``as_it_is``: only if it runs there and need not change, but then though there is no room by the book.
-    """
-    number = admission.book.index.get(name)
-    runs = running.left[part.model, name] > 0
-    if number is None or not _may_stay(admission, number, part.start, runs):
-        return False
-    node, asks, end = admission.book.nodes[number], part.asks, part.end
-    if node.cordoned:
-        # Its next use is elsewhere.
-        asks = tuple(ask for ask in asks if ask.start <= admission.at)
-        end = min(end, max((ask.end for ask in asks), default=part.start))
-    if not asks or part.start >= end:
-        return False
-    need = for_all(ask.need for ask in sorted(asks, key=lambda ask: ask.claim))
-    if as_it_is and not (runs and running.takes.get((part.model, name)) == units_on(node, need)):
-        return False
-    keys = frozenset(ask.key for ask in asks)
-    kept_until = running.kept_until.get((part.model, name), 0.0)
-    held = admission.restore(
-        part.model, need, number, keys, part.start, end, runs=runs, squeeze=as_it_is, kept_until=kept_until
-    )
-    if held and runs:
-        running.left[part.model, name] -= 1
-    return held
-
-
-def _may_stay(admission: Admission, number: int, start: float, runs: bool) -> bool:
-    node = admission.book.nodes[number]
-    if node.draining:
-        return False
-    return not node.cordoned or (runs and start <= admission.at)
-
-
-def _adopt(admission: Admission, asks: Iterable[Ask], running: _Running, *, as_it_is: bool) -> None:
-    """Without a history, what runs tells where it was promised to be: hold it for its first bookings."""
-    asks_of: dict[str, list[Ask]] = {}
-    for ask in sorted(asks, key=lambda ask: ask.claim):
-        if ask.start - ask.lead <= admission.at < ask.end:
-            asks_of.setdefault(ask.model, []).append(ask)
-    left_over = [(model, node) for model, node in running.left if model in asks_of]
-    for model, node in sorted(left_over, key=lambda one: (asks_of[one[0]][0].claim, one)):
-        for _ in range(running.left[model, node]):
-            needy = next((ask for ask in asks_of[model] if _lacks(admission, ask)), None)
-            if needy is None:
-                break
-            part = _Part(model, node, max(admission.at, needy.start), needy.end, (needy,))
-            if not _hold(admission, part, node, running, as_it_is=as_it_is):
-                break
+        if end > admission.at:
+            within = tuple(ask for ask in asks if ask.start < end and ask.end > start)
+            yield _Part(stay, stay.model, stay.node, start, end, within)
 
 
 def _lacks(admission: Admission, ask: Ask) -> bool:

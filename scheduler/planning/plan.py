@@ -10,17 +10,15 @@ from operator import attrgetter
 from calendars.reservation import Reading, Reservation
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Book
 from scheduler.planning.diff import diff
 from scheduler.planning.directory import directory
 from scheduler.planning.exact import Opinion, OpinionState, Question, follow, obvious, question
 from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Ask
-from scheduler.planning.incumbents import restore
-from scheduler.planning.rules import keep_to
-from scheduler.planning.schedule import schedule
-from scheduler.planning.targets import Booked, resolve
-from scheduler.planning.verdicts import Judge, ask_of, misunderstood, need_of
+from scheduler.planning.memory import Memory, Standing
+from scheduler.planning.targets import Booked
+from scheduler.planning.verdicts import Judge, misunderstood, need_of
+from scheduler.planning.wishes import Basis
 from scheduler.types import (
     Action,
     ActionKind,
@@ -37,7 +35,6 @@ from scheduler.types import (
     ReasonCode,
     ReasonKind,
     Rules,
-    Stay,
     UnknownSize,
 )
 
@@ -97,38 +94,46 @@ def make_plan(readings: Iterable[Reading], observed: Observed, at: datetime, kno
     return decide(readings, observed, at, known).plan
 
 
-def decide(readings: Iterable[Reading], observed: Observed, at: datetime, known: Known) -> Decision:
-    """The same, with what may be asked about its refusals."""
+def decide(
+    readings: Iterable[Reading],
+    observed: Observed,
+    at: datetime,
+    known: Known,
+    memory: Memory | None = None,
+) -> Decision:
+    """The same, with what may be asked about its refusals.
+
+    Args:
+        memory: of the plans before; the plan is the same with and without, but sooner made with it.
+    """
     readings = tuple(readings)
-    now, policy = at.timestamp(), known.policy
-    reservations = sorted(
-        (one for reading in readings for one in reading.reservations), key=attrgetter("start", "key")
+    memory = memory or Memory()
+    now, policy, wishes = at.timestamp(), known.policy, memory.wishes
+    basis = Basis(known.catalog, known.checkpoints, known.loads, known.rules)
+    changed = wishes.update(
+        readings, basis, observed.cluster, observed.deployments, at, policy.horizon_seconds
     )
-    running = {one.model.key: one for one in observed.deployments}
-    everything = [
-        resolve(one, known.catalog, known.checkpoints, known.loads.sizing, running) for one in reservations
-    ]
-    begun = frozenset(key for one in observed.deployments for key in one.reservations)
-    allowed = keep_to(known.rules, everything, observed.cluster, begun)
-    resolved = [one for one in allowed if one.reservation.end > at]
-    booked = {one.reservation.key: one for one in resolved if isinstance(one, Booked)}
+    booked = wishes.booked
+    standing = memory.standing(observed.cluster, now)
+    admission = standing.admission
+    standing.admit(
+        wishes.asks,
+        changed,
+        known.previous,
+        observed.deployments,
+        policy.minimum_service_seconds,
+        _at_hand(observed, known.loads),
+    )
+    questions, proofs = _second_opinions(admission, standing.unmet(), known)
 
-    asks = {key: ask_of(one, _lead(one, known.loads)) for key, one in booked.items()}
-    beyond = frozenset(key for key, ask in asks.items() if ask.start > now + policy.horizon_seconds)
-    within = [ask for key, ask in asks.items() if key not in beyond]
-    edges = {now, *(max(ask.start, now) for ask in within), *(ask.end for ask in within)}
-    admission = Admission(Book(observed.cluster, edges), now, _at_hand(observed, known.loads))
-    kept_until = _kept_until(observed.deployments, policy)
-    restore(admission, within, known.previous.stays, observed.deployments, kept_until)
-    admission.admit_all(ask for ask in within if admission.covered(ask) < ask.replicas)
-    questions, proofs = _second_opinions(admission, within, known)
-
-    lingering = _lingering(observed.deployments, reservations, now, policy)
-    scheduled = schedule(admission, booked, observed.deployments, known.loads, lingering)
-    broken = _broken(admission, known.previous, booked, at)
-    judge = Judge(admission, scheduled, booked, beyond, broken, proofs, known.loads.sizing)
+    lingering = _lingering(observed.deployments, wishes.reservations, now, policy)
+    scheduled = standing.timetable.schedule(admission, booked, observed.deployments, known.loads, lingering)
+    broken = _broken(standing, known.previous, booked, at)
+    judge = Judge(
+        admission, scheduled, booked, wishes.beyond, broken, proofs, known.loads.sizing, wishes.edges
+    )
     verdicts = (
-        *judge.all(resolved),
+        *judge.all(wishes.resolved),
         *(
             misunderstood(one)
             for reading in readings
@@ -136,8 +141,8 @@ def decide(readings: Iterable[Reading], observed: Observed, at: datetime, known:
             if one.end is None or one.end > at
         ),
     )
-    told = directory(scheduled.placements, verdicts, booked, reservations, at)
-    wanted = frozenset(ask.model for ask in within if ask.start - ask.lead <= now)
+    told = directory(scheduled.placements, verdicts, booked, wishes.reservations, at)
+    wanted = frozenset(ask.model for ask in wishes.asks.values() if ask.start - ask.lead <= now)
     actions = diff(scheduled.placements, wanted, told, observed)
     boundary = scheduled.next_boundary
     plan = Plan(
@@ -151,7 +156,7 @@ def decide(readings: Iterable[Reading], observed: Observed, at: datetime, known:
         directory=told,
         next_boundary=None if boundary is None else datetime.fromtimestamp(boundary, UTC),
         fingerprint=observed.fingerprint,
-        promises=Promises(stays=_stays(admission), broken=tuple(broken[key] for key in sorted(broken))),
+        promises=standing.promises(broken),
         upcoming=scheduled.steps,
     )
     return Decision(plan, questions)
@@ -161,9 +166,7 @@ def _second_opinions(
     admission: Admission, asks: Iterable[Ask], known: Known
 ) -> tuple[tuple[Question, ...], dict[str, Opinion]]:
     """Follow what the exact solver found; returns what to ask it next, and what is certain, by event."""
-    refused = sorted(
-        (ask for ask in asks if admission.covered(ask) < ask.replicas), key=attrgetter("start", "claim")
-    )
+    refused = sorted(asks, key=attrgetter("start", "claim"))
     questions, proofs = [], {}
     for ask in refused[: known.questions]:
         told = known.opinions.get(ask.key)
@@ -177,10 +180,6 @@ def _second_opinions(
     return tuple(questions), proofs
 
 
-def _lead(one: Booked, loads: Loads) -> float:
-    return loads.longest_seconds(one.model.key, one.footprint_bytes)
-
-
 def _at_hand(observed: Observed, loads: Loads) -> dict[str, list[int]]:
     """The nodes, by number, that have a model's weights."""
     index = {node.name: number for number, node in enumerate(observed.cluster.nodes)}
@@ -189,14 +188,6 @@ def _at_hand(observed: Observed, loads: Loads) -> dict[str, list[int]]:
         if node in index:
             found.setdefault(model, []).append(index[node])
     return found
-
-
-def _kept_until(deployments: Iterable[Deployment], policy: Policy) -> dict[tuple[str, str], float]:
-    return {
-        one.identity: one.since.timestamp() + policy.minimum_service_seconds
-        for one in deployments
-        if one.since is not None
-    }
 
 
 def _lingering(
@@ -215,20 +206,19 @@ def _lingering(
 
 
 def _broken(
-    admission: Admission, previous: Promises, booked: Mapping[str, Booked], at: datetime
+    standing: Standing, previous: Promises, booked: Mapping[str, Booked], at: datetime
 ) -> dict[str, Broken]:
     """The promises of earlier plans that this one does not keep, by event."""
-    before = {one.event: one for one in previous.broken}
+    unmet = {ask.key for ask in standing.unmet()}
+    before = {one.event: one for one in previous.broken if one.event in unmet}
     nodes: dict[str, set[str]] = {}
     for stay in previous.stays:
         for key in stay.events:
-            nodes.setdefault(key, set()).add(stay.node)
+            if key in unmet:
+                nodes.setdefault(key, set()).add(stay.node)
     found = {}
     for key in sorted({*before, *nodes}):
-        ask = admission.asks.get(key)
-        if ask is None or admission.covered(ask) >= ask.replicas:
-            continue
-        reason = before[key].reason if key in before else _why(admission, key, nodes[key], booked)
+        reason = before[key].reason if key in before else _why(standing.admission, key, nodes[key], booked)
         if reason is not None:
             since = before[key].since if key in before else at
             found[key] = Broken(event=key, since=since, reason=reason)
@@ -282,22 +272,6 @@ def _timed(
 def _need(model: str, admission: Admission, booked: Mapping[str, Booked]) -> Booked | None:
     holds = admission.of_model(model)
     return booked[min(holds[0].keys)] if holds else None
-
-
-def _stays(admission: Admission) -> tuple[Stay, ...]:
-    names = [node.name for node in admission.book.nodes]
-    stays = [
-        Stay(
-            model=hold.model,
-            node=names[hold.seat.node],
-            start=datetime.fromtimestamp(hold.start, UTC),
-            end=datetime.fromtimestamp(hold.end, UTC),
-            events=tuple(sorted(hold.keys)),
-            devices=hold.seat.devices,
-        )
-        for hold in admission.holds.values()
-    ]
-    return tuple(sorted(stays, key=attrgetter("start", "node", "model", "end", "events")))
 
 
 def _drift(deployments: Iterable[Deployment]) -> tuple[Drift, ...]:

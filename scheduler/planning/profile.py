@@ -54,6 +54,10 @@ class Profile:
             np.minimum(own[2 * low : 2 * high : 2], own[2 * low + 1 : 2 * high : 2], out=own[low:high])
             low, high = low >> 1, ((high - 1) >> 1) + 1
 
+    def reset(self, column: int, free: int) -> None:
+        """All of a column is free as told, at all times."""
+        self.tree[:, column] = free
+
     def widen(self, free: Units) -> None:
         """More columns, free as told at all times."""
         self.tree = np.hstack((self.tree, np.tile(free.astype(np.int32), (2 * self.size, 1))))

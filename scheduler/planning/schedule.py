@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,42 +12,12 @@ from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import Need, Seat
 from scheduler.planning.footprint import Loads, gpus_needed
-from scheduler.planning.holds import Hold, union
+from scheduler.planning.holds import Hold
 from scheduler.planning.targets import Booked, merge
-from scheduler.types import ActionKind, Deployment, Model, Placement, Reason, ReasonCode, Step, Target
+from scheduler.planning.upcoming import MAX_STEPS, Agenda, Loading, same
+from scheduler.types import Deployment, Placement, Reason, ReasonCode, Step, Target
 
-MAX_STEPS = 500
-"""So many later steps are told, the nearest first."""
 LOWEST_PRIORITY = -1_000_000
-
-
-PUNCTUAL_SECONDS = 1.0
-"""A plan is made some milliseconds after the instant it was due at; that is no lateness."""
-
-
-@dataclass(frozen=True)
-class Loading:
-    """When loading for a hold begins, and how much too late that is.
-
-    ``not_before`` is the start less the lead, or when the room is free if that is later; ``behind``
-    are the keys of the bookings that hold the room until then.
-    """
-
-    hold: Hold
-    lead_seconds: float
-    not_before: float
-    behind: tuple[str, ...] = ()
-
-    @property
-    def ready(self) -> float:
-        """When it will serve."""
-        return self.not_before + self.lead_seconds
-
-    @property
-    def late_seconds(self) -> float:
-        """How long after its start that is."""
-        late = self.ready - self.hold.start
-        return late if late >= PUNCTUAL_SECONDS else 0.0
 
 
 @dataclass(frozen=True)
@@ -54,97 +25,179 @@ class Schedule:
     """What must run now, and how what comes later gets there; ``loadings`` by number of their hold."""
 
     placements: tuple[Placement, ...]
-    targets: tuple[Target, ...]
     loadings: Mapping[int, Loading]
     steps: tuple[Step, ...]
     next_boundary: float | None
 
 
-def schedule(
-    admission: Admission,
-    booked: Mapping[str, Booked],
-    deployments: Iterable[Deployment],
-    loads: Loads,
-    lingering: Mapping[tuple[str, str], float],
-) -> Schedule:
-    """Read the book at its present instant.
+_Begin = tuple[float, tuple[object, ...], int, float, Hold]
+"""When loading must begin, the order among equals, the number of the hold, the lead, and the hold."""
 
-    What is to come is loaded ahead if its room is free from now until its start. It never costs
-    anything that is held, and where two would need the same room ahead, the stronger claim has it.
 
-    Args:
-        booked: by key, all that something may be held for.
-        lingering: by model key and node, until when what runs may stay though its bookings ended.
-    """
-    running = {one.identity: one for one in deployments}
-    now = admission.at
-    active = [hold for hold in admission.holds.values() if hold.start <= now < hold.end]
-    loadings = _loadings(admission, loads, running)
-    ahead: list[tuple[Seat, float]] = []
-    early = []
-    for loading in sorted(loadings.values(), key=lambda one: _claim(admission, one.hold)):
-        hold = loading.hold
-        if loading.not_before <= now:
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A placement, and what it was made from; by itself it is another ``until`` then."""
+
+    basis: tuple[object, ...]
+    runs: bool
+    until: float
+    placement: Placement
+
+
+class Timetable:
+    """Reads the book at its present instant; what is as it was is told with the same objects."""
+
+    def __init__(self) -> None:
+        self._agenda = Agenda()
+        self._loads: Loads | None = None
+        self._begins: dict[int, _Begin] = {}
+        self._loadings: dict[int, tuple[int, Loading]] = {}
+        self._placed: dict[tuple[str, int], _Placed] = {}
+
+    def schedule(
+        self,
+        admission: Admission,
+        booked: Mapping[str, Booked],
+        deployments: Iterable[Deployment],
+        loads: Loads,
+        lingering: Mapping[tuple[str, str], float],
+    ) -> Schedule:
+        """What must run now, and what later.
+
+        What is to come is loaded ahead if its room is free from now until its start. It never costs
+        anything that is held, and where two would need the same room ahead, the stronger claim has it.
+
+        Args:
+            booked: by key, all that something may be held for.
+            lingering: by model key and node, until when what runs may stay though its bookings ended.
+        """
+        if loads != self._loads:
+            self._loads = loads
+            self._begins.clear()
+            self._loadings.clear()
+        running = {one.identity: one for one in deployments}
+        now = admission.at
+        active = [hold for hold in admission.holds.values() if hold.start <= now < hold.end]
+        coming = self._coming(admission, loads)
+        loadings = self._load(admission, heapq.nsmallest(MAX_STEPS, coming), loads, running)
+        ahead: list[tuple[Seat, float]] = []
+        early = []
+        due = [one for one in loadings.values() if one.not_before <= now]
+        for loading in sorted(due, key=lambda one: _claim(admission, one.hold)):
+            hold = loading.hold
             if admission.book.fits(hold.seat, now, hold.start):
                 ahead.append((admission.book.take(hold.seat, now, hold.start), hold.start))
                 early.append(hold)
             else:
                 loadings[hold.number] = Loading(hold, loading.lead_seconds, hold.start)
-    placements = [*_placements(admission, [*active, *early], booked, running)]
-    for identity, until in sorted(lingering.items()):
-        kept = _linger(admission, running[identity], until, placements)
-        if kept is not None:
-            ahead.append((kept[1], until))
-            placements.append(kept[0])
-    for seat, until in reversed(ahead):
-        admission.book.give(seat, now, until)
-    targets = {placement.target.model.key: placement.target for placement in placements}
-    return Schedule(
-        placements=tuple(sorted(placements, key=lambda one: one.identity)),
-        targets=tuple(sorted(targets.values(), key=lambda target: target.order)),
-        loadings=loadings,
-        steps=_steps(admission, booked, loadings, {hold.number for hold in early}),
-        next_boundary=_next_boundary(admission, loadings, lingering),
+        placements = self._placements(admission, [*active, *early], booked, running)
+        for identity, until in sorted(lingering.items()):
+            kept = _linger(admission, running[identity], until, placements)
+            if kept is not None:
+                ahead.append((kept[1], until))
+                placements.append(kept[0])
+        for seat, until in reversed(ahead):
+            admission.book.give(seat, now, until)
+        numbers = {hold.number for hold in early}
+        instants = [one.not_before for one in loadings.values()]
+        instants += [one[4].start for one in coming]
+        instants += lingering.values()
+        for ask in admission.asks.values():
+            instants += (ask.start, ask.end)
+        return Schedule(
+            placements=tuple(sorted(placements, key=lambda one: one.identity)),
+            loadings=loadings,
+            steps=self._agenda.steps(admission, booked, active, loadings, numbers),
+            next_boundary=min((instant for instant in instants if instant > now), default=None),
+        )
+
+    def _coming(self, admission: Admission, loads: Loads) -> list[_Begin]:
+        """All that is to come."""
+        nodes, now, known = admission.book.nodes, admission.at, self._begins
+        begins: dict[int, _Begin] = {}
+        for number, hold in admission.holds.items():
+            if hold.start > now:
+                begin = known.get(number)
+                if begin is None or begin[4] is not hold:
+                    lead = loads.lead_seconds(
+                        hold.model, nodes[hold.seat.node], hold.need.footprint_bytes
+                    )
+                    begin = (hold.start - lead, hold.rank, number, lead, hold)
+                begins[number] = begin
+        self._begins = begins
+        return list(begins.values())
+
+    def _load(
+        self,
+        admission: Admission,
+        nearest: Iterable[_Begin],
+        loads: Loads,
+        running: Mapping[tuple[str, str], Deployment],
+    ) -> dict[int, Loading]:
+        """How the nearest of what is to come gets ready.
+
+        What has been loaded ahead for a booking, or is just being, stays for it, however long loading is
+        reckoned to take by now.
+        """
+        nodes, now, versions = admission.book.nodes, admission.at, admission.versions
+        found, kept = {}, {}
+        for begin, _, number, lead, hold in nearest:
+            there = running.get((hold.model, nodes[hold.seat.node].name))
+            version = versions[hold.seat.node]
+            known = self._loadings.get(number)
+            if there is None and begin > now:
+                if known is None or known[0] != version or known[1].hold is not hold:
+                    known = (version, _loading(admission, hold, lead, begin))
+                found[number], kept[number] = known[1], known
+                continue
+            reckoned = loads.sizing.lead_seconds(hold.need.footprint_bytes)
+            longest = loads.longest_seconds(hold.model, hold.need.footprint_bytes)
+            soon = hold.start - now <= max(reckoned, longest)
+            if there is not None and soon and hold.keys & set(there.reservations):
+                found[number] = Loading(hold, 0.0, now)
+            else:
+                found[number] = _loading(admission, hold, lead, max(begin, now))
+        self._loadings = kept
+        return found
+
+    def _placements(
+        self,
+        admission: Admission,
+        holds: Iterable[Hold],
+        booked: Mapping[str, Booked],
+        running: Mapping[tuple[str, str], Deployment],
+    ) -> list[Placement]:
+        now, nodes = admission.at, admission.book.nodes
+        by_place: dict[tuple[str, int], list[Hold]] = defaultdict(list)
+        for hold in holds:
+            by_place[hold.model, hold.seat.node].append(hold)
+        placed: dict[tuple[str, int], _Placed] = {}
+        for place, group in by_place.items():
+            model, number = place
+            runs = (model, nodes[number].name) in running
+            basis = (*group, *[booked[key] for hold in group for key in hold.keys])
+            known = self._placed.get(place)
+            if known is None or known.runs != runs or now >= known.until or not same(known.basis, basis):
+                made = placement(_target(admission, group, booked), nodes[number], len(group), runs)
+                known = _Placed(basis, runs, _unchanged_until(admission, group), made)
+            placed[place] = known
+        self._placed = placed
+        return [one.placement for one in placed.values()]
+
+
+def _loading(admission: Admission, hold: Hold, lead: float, begin: float) -> Loading:
+    free = admission.book.free_since(hold.seat, hold.start, begin)
+    # A model that is there already needs no time.
+    joined = any(
+        other.end == hold.start and other.number != hold.number and other.seat.node == hold.seat.node
+        for other in admission.of_model(hold.model)
     )
+    behind = _behind(admission, hold, free)
+    return Loading(hold, 0.0, hold.start, behind) if joined else Loading(hold, lead, free, behind)
 
 
 def _claim(admission: Admission, hold: Hold) -> tuple[object, ...]:
-    return (min(admission.asks[key].claim for key in hold.keys), hold.number)
-
-
-def _loadings(
-    admission: Admission, loads: Loads, running: Mapping[tuple[str, str], Deployment]
-) -> dict[int, Loading]:
-    """How the nearest of what is to come gets ready.
-
-    What has been loaded ahead for a booking, or is just being, stays for it, however long loading is
-    reckoned to take by now.
-    """
-    nodes, now = admission.book.nodes, admission.at
-    wanted = []
-    for hold in admission.holds.values():
-        if hold.start > now:
-            lead = loads.lead_seconds(hold.model, nodes[hold.seat.node], hold.need.footprint_bytes)
-            wanted.append((hold.start - lead, hold.number, lead))
-    found = {}
-    for begin, number, lead in sorted(wanted)[:MAX_STEPS]:
-        hold = admission.holds[number]
-        there = running.get((hold.model, nodes[hold.seat.node].name))
-        reckoned = loads.sizing.lead_seconds(hold.need.footprint_bytes)
-        soon = hold.start - now <= max(reckoned, loads.longest_seconds(hold.model, hold.need.footprint_bytes))
-        if there is not None and soon and hold.keys & set(there.reservations):
-            found[number] = Loading(hold, 0.0, now)
-            continue
-        free = admission.book.free_since(hold.seat, hold.start, max(begin, now))
-        # A model that is there already needs no time.
-        joined = any(
-            other.end == hold.start and other.number != number and other.seat.node == hold.seat.node
-            for other in admission.of_model(hold.model)
-        )
-        found[number] = Loading(
-            hold, 0.0 if joined else lead, hold.start if joined else free, _behind(admission, hold, free)
-        )
-    return found
+    return (min(admission.asks[key].claim for key in hold.keys), hold.rank)
 
 
 def _behind(admission: Admission, hold: Hold, instant: float) -> tuple[str, ...]:
@@ -155,19 +208,12 @@ def _behind(admission: Admission, hold: Hold, instant: float) -> tuple[str, ...]
     return tuple(sorted({key for other in before for key in other.keys}))
 
 
-def _placements(
-    admission: Admission,
-    holds: Iterable[Hold],
-    booked: Mapping[str, Booked],
-    running: Mapping[tuple[str, str], Deployment],
-) -> Iterator[Placement]:
-    by_place: dict[tuple[str, int], list[Hold]] = defaultdict(list)
-    for hold in holds:
-        by_place[hold.model, hold.seat.node].append(hold)
-    for (model, number), group in sorted(by_place.items()):
-        node = admission.book.nodes[number]
-        target = _target(admission, group, booked)
-        yield placement(target, node, len(group), (model, node.name) in running)
+def _unchanged_until(admission: Admission, group: Iterable[Hold]) -> float:
+    """When the next of these bookings, or one of these stays, begins or ends."""
+    instants = [instant for hold in group for instant in (hold.start, hold.end)]
+    for key in {key for hold in group for key in hold.keys}:
+        instants += (admission.asks[key].start, admission.asks[key].end)
+    return min(instant for instant in instants if instant > admission.at)
 
 
 def _target(admission: Admission, group: Iterable[Hold], booked: Mapping[str, Booked]) -> Target:
@@ -236,78 +282,3 @@ def _linger(
         reason=Reason(code=ReasonCode.LINGERS, node=one.node),
     )
     return kept, admission.book.take(seat, now, until)
-
-
-def _steps(
-    admission: Admission, booked: Mapping[str, Booked], loadings: Mapping[int, Loading], early: set[int]
-) -> tuple[Step, ...]:
-    """What will be done later: models that come, and models that go."""
-    nodes = admission.book.nodes
-    coming: dict[tuple[str, int, float], list[Loading]] = defaultdict(list)
-    stays: dict[tuple[str, int], list[Hold]] = defaultdict(list)
-    for loading in loadings.values():
-        hold = loading.hold
-        stays[hold.model, hold.seat.node].append(hold)
-        if hold.number not in early and loading.lead_seconds:
-            coming[hold.model, hold.seat.node, hold.start].append(loading)
-    for hold in admission.holds.values():
-        if hold.start <= admission.at:
-            stays[hold.model, hold.seat.node].append(hold)
-    steps = [_arrival(group, nodes[node].name, admission, booked) for (_, node, _), group in coming.items()]
-    for (_, node), holds in stays.items():
-        for _, end in union([(hold.start, hold.end) for hold in holds]):
-            last = [hold for hold in holds if hold.end == end]
-            steps.append(_departure(last, nodes[node].name, end, booked))
-    steps.sort(key=lambda step: (step.at, step.kind, step.node, step.model.key))
-    return tuple(steps[:MAX_STEPS])
-
-
-def _arrival(group: list[Loading], node: str, admission: Admission, booked: Mapping[str, Booked]) -> Step:
-    first = group[0]
-    keys = sorted({key for one in group for key in one.hold.keys})
-    return Step(
-        kind=ActionKind.DEPLOY,
-        model=_model(first.hold, booked),
-        node=node,
-        replicas=len(group),
-        at=_moment(first.not_before),
-        done_by=_moment(first.hold.start),
-        until=_moment(max(one.hold.end for one in group)),
-        titles=tuple(dict.fromkeys(booked[key].reservation.title for key in keys)),
-        late_seconds=first.late_seconds,
-        held_by=tuple(dict.fromkeys(booked[key].reservation.title for key in first.behind))
-        if first.late_seconds
-        else (),
-    )
-
-
-def _departure(holds: list[Hold], node: str, end: float, booked: Mapping[str, Booked]) -> Step:
-    keys = sorted({key for hold in holds for key in hold.keys})
-    return Step(
-        kind=ActionKind.UNDEPLOY,
-        model=_model(holds[0], booked),
-        node=node,
-        replicas=len(holds),
-        at=_moment(end),
-        done_by=_moment(end),
-        titles=tuple(dict.fromkeys(booked[key].reservation.title for key in keys)),
-    )
-
-
-def _model(hold: Hold, booked: Mapping[str, Booked]) -> Model:
-    return booked[min(hold.keys)].model
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _next_boundary(
-    admission: Admission, loadings: Mapping[int, Loading], lingering: Mapping[tuple[str, str], float]
-) -> float | None:
-    instants = [one.not_before for one in loadings.values()]
-    instants += [hold.start for hold in admission.holds.values()]
-    instants += [ask.end for ask in admission.asks.values()]
-    instants += [ask.start for ask in admission.asks.values()]
-    instants += lingering.values()
-    return min((instant for instant in instants if instant > admission.at), default=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
@@ -48,10 +48,11 @@ class Booked:
 
 @dataclass(frozen=True)
 class Refused:
-    """A reservation that no cluster could serve as it is written."""
+    """A reservation that no cluster could serve as it is written; ``model_key`` where its size is lacking."""
 
     reservation: Reservation
     reason: Reason
+    model_key: str | None = None
 
 
 def identify(reservation: Reservation, catalog: Catalog) -> Model | Refused:
@@ -150,9 +151,9 @@ def _of_unknown_size(reservation: Reservation, model: Model, why: Checkpoint | U
     if not isinstance(why, UnknownSize):
         why = UnknownSize(reason="it was not looked up", remedy="Wait a moment.", pending=True)
     if why.pending:
-        return Refused(reservation, Reason(code=ReasonCode.LOOKING_UP, kind=ReasonKind.LATER))
+        return Refused(reservation, Reason(code=ReasonCode.LOOKING_UP, kind=ReasonKind.LATER), model.key)
     detail = f"the size of {model.name} is not known: {why.reason}"
-    return _refuse(reservation, ReasonCode.SIZE_UNKNOWN, detail, why.remedy)
+    return replace(_refuse(reservation, ReasonCode.SIZE_UNKNOWN, detail, why.remedy), model_key=model.key)
 
 
 def merge(group: Iterable[Booked], at: datetime, until: datetime) -> Target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,8 +13,9 @@ from scheduler.planning.book import Need
 from scheduler.planning.exact import Opinion, OpinionState
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.holds import Ask
-from scheduler.planning.schedule import Loading, Schedule
+from scheduler.planning.schedule import Schedule
 from scheduler.planning.targets import Booked, Refused
+from scheduler.planning.upcoming import Loading
 from scheduler.types import (
     Broken,
     NodeAnswer,
@@ -40,7 +41,8 @@ class Judge:
     """Says what becomes of each booking.
 
     ``asks`` and ``booked`` are by key; ``beyond`` are the keys of those that start beyond the horizon;
-    ``broken`` are the promises that are not kept, ``proofs`` what the exact solver said, by event.
+    ``broken`` are the promises that are not kept, ``proofs`` what the exact solver said, by event;
+    ``edges`` the instants at which bookings start or end.
     """
 
     admission: Admission
@@ -50,6 +52,7 @@ class Judge:
     broken: Mapping[str, Broken]
     proofs: Mapping[str, Opinion]
     sizing: Sizing
+    edges: Collection[float] = ()
 
     def all(self, resolved: Iterable[Booked | Refused]) -> tuple[Verdict, ...]:
         """A verdict on each, in their order."""
@@ -62,7 +65,7 @@ class Judge:
             for key in loading.hold.keys:
                 loadings.setdefault(key, []).append(loading)
         book = self.admission.book
-        explained = max(5, min(MAX_EXPLAINED, CELLS // (max(len(book.nodes), 1) * len(book.edges))))
+        explained = max(5, min(MAX_EXPLAINED, CELLS // (max(len(book.nodes), 1) * max(len(self.edges), 1))))
         verdicts = []
         for one in resolved:
             if isinstance(one, Refused):
@@ -105,7 +108,7 @@ class Judge:
         first = [one for one in loadings if one.hold.start == min(other.hold.start for other in loadings)]
         if not first:
             return verdict
-        last = max(first, key=lambda one: (one.ready, one.hold.number))
+        last = max(first, key=lambda one: (one.ready, one.hold.rank))
         behind = last.behind if last.late_seconds else ()
         because = tuple(dict.fromkeys(self.booked[key].reservation.title for key in behind))
         return verdict.model_copy(

@@ -49,8 +49,8 @@ def kept(there: Admission, ask: Ask, node: str, *, settled: bool = False) -> Non
     seat = there.book.room_on(there.book.index[node], ask.need, ask.start, ask.end)
     assert seat is not None
     own = frozenset({ask.key})
-    there._put(Hold(-1, ask.model, ask.need, seat, ask.start, ask.end, own, ask.priority, settled))
-    there._journal.clear()
+    there.put(Hold(-1, ask.model, ask.need, seat, ask.start, ask.end, own, ask.priority, settled))
+    there.keep()
 
 
 def places(there: Admission) -> dict[str, str]:
@@ -101,7 +101,7 @@ def assert_kept(there: Admission, before: Iterable[Hold]) -> None:
 def as_booked(there: Admission) -> bool:
     """Whether the book says what the holds do."""
     book = there.book
-    again = Book(Cluster(nodes=book.nodes), book.edges)
+    again = Book(Cluster(nodes=book.nodes), book.edges, book.at)
     for lane in range(book.fixed, book.lane_count):
         again.lanes_of.setdefault(int(book._lane_node[lane]), []).append(lane)
     again.lanes.widen(np.full(book.lanes.tree.shape[1] - book.fixed, WHOLE, dtype=np.int32))

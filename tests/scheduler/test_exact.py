@@ -191,7 +191,7 @@ def test_devices_that_are_no_whole_gpus() -> None:
 
 
 def snapshot(there: Admission) -> tuple[object, ...]:
-    return dict(there.holds), dict(there.asks), list(there._journal)
+    return dict(there.holds), dict(there.asks), there.mark()
 
 
 @pytest.mark.parametrize("what", ["moved", "started", "gone", "taken", "edited", "node lost", "cordoned"])

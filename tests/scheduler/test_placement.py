@@ -262,8 +262,9 @@ def _book(wanted: list[tuple[int, int, int]], on: Cluster, before: Plan | tuple[
         for i, (_, replicas, priority) in enumerate(wanted)
     ]
     sizes = known(**{f"m{i}": gib for i, (gib, _, _) in enumerate(wanted)})
-    running = carried_out(before) if isinstance(before, Plan) else ()
-    return planned(reservations, on, sizes, running=running)
+    if not isinstance(before, Plan):
+        return planned(reservations, on, sizes)
+    return planned(reservations, on, sizes, running=carried_out(before), previous=before)
 
 
 def _check_capacity(plan: Plan, on: Cluster) -> None:

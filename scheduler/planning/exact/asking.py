@@ -54,7 +54,7 @@ def missing(
     start = max(ask.start, admission.at)
     overlapping = [h for h in admission.of_model(ask.model) if h.start < ask.end and h.end > start]
     theirs = [hold for hold in overlapping if hold.need == ask.need]
-    theirs.sort(key=lambda h: (ask.key not in h.keys, not h.settled, h.start - h.end, h.number))
+    theirs.sort(key=lambda h: (ask.key not in h.keys, not h.settled, h.start - h.end, h.rank))
     wanted = min(ask.replicas, len(theirs) + most)
     cuts = sorted(
         {start, ask.end, *(cut for h in theirs for cut in (h.start, h.end) if start < cut < ask.end)}
@@ -143,9 +143,9 @@ class _Scope:
             for hold in self.admission.on_node(node)
             if not hold.settled and hold.start < self.core[1] and hold.end > self.core[0]
         ]
-        found.sort(key=lambda h: (max(h.start - self.ask.end, self.start - h.end), h.number))
+        found.sort(key=lambda h: (max(h.start - self.ask.end, self.start - h.end), h.rank))
         room = max(most - len(self.parts), 0)
-        return sorted(found[:room], key=lambda h: h.number), len(found) > room
+        return sorted(found[:room], key=lambda h: h.rank), len(found) > room
 
     def question(self) -> Question:
         """The question, as far as this scope goes."""
@@ -156,6 +156,7 @@ class _Scope:
             high = max([self.ask.end, *(hold.end for hold in self.movable)])
             self.first, self.last = self.book.cut(low, high)
             self.edges = np.array(self.book.edges[self.first : self.last])
+            self.edges[0] = low
             left = [self._left(node) for node in self.nodes]
             pieces = [self._of_hold(hold, left) for hold in self.movable]
             stays = [any(not option.far for option in piece.options) for piece in pieces]
@@ -219,8 +220,9 @@ class _Scope:
         return min(names, key=lambda n: (n.start, n.model, n.end, n.events), default=None)
 
     def _slots(self, start: float, end: float) -> tuple[int, int]:
-        low, high = np.searchsorted(self.edges, (start, end))
-        return int(low), int(high)
+        """The slots a window touches."""
+        low = np.searchsorted(self.edges, start, side="right") - 1
+        return max(int(low), 0), int(np.searchsorted(self.edges, end))
 
     def _until(self, slot: int) -> float:
         number = self.first + slot

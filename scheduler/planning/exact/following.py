@@ -19,13 +19,13 @@ def follow(admission: Admission, ask: Ask, opinion: Opinion) -> bool:
     """
     if opinion.state is not OpinionState.FOUND or opinion.event != ask.key:
         return False
-    begun = len(admission._journal)
+    begun = admission.mark()
     before = admission.asks.get(ask.key)
     admission.asks[ask.key] = ask
     if _follow(admission, ask, opinion):
-        admission._journal.clear()
+        admission.keep()
         return True
-    admission._roll_back(begun)
+    admission.undo(begun)
     if before is None:
         del admission.asks[ask.key]
     else:
@@ -58,7 +58,7 @@ def _follow(admission: Admission, ask: Ask, opinion: Opinion) -> bool:
         wanted.append((hold, seat))
     for hold, _ in wanted:
         if hold.number >= 0:
-            admission._drop(hold)
+            admission.drop(hold)
     wanted.sort(key=_lanes_in_use_first)
     placed = _place(admission, wanted)
     if placed is None:
@@ -119,7 +119,7 @@ def _place(admission: Admission, wanted: Sequence[tuple[Hold, Move]]) -> list[Ho
             seat = Seat(node, lane, share) if share and lane is not None else None
         if seat is None or not book.fits(seat, hold.start, hold.end):
             return None
-        placed.append(admission._put(replace(hold, seat=seat)))
+        placed.append(admission.put(replace(hold, seat=seat)))
     return placed
 
 
@@ -159,16 +159,16 @@ def _share(admission: Admission, number: int, ask: Ask) -> None:
     """A stay of the model is for this booking, too."""
     hold = admission.holds[number]
     if ask.key not in hold.keys:
-        admission._drop(hold)
-        admission._put(replace(hold, keys=hold.keys | {ask.key}, priority=max(hold.priority, ask.priority)))
+        admission.drop(hold)
+        admission.put(replace(hold, keys=hold.keys | {ask.key}, priority=max(hold.priority, ask.priority)))
 
 
 def _join(admission: Admission, hold: Hold) -> None:
     """One stay of a new part and all that it touches in the same place."""
     while (other := _touching(admission, hold)) is not None:
-        admission._drop(hold)
-        admission._drop(other)
-        hold = admission._put(
+        admission.drop(hold)
+        admission.drop(other)
+        hold = admission.put(
             replace(
                 other,
                 start=min(hold.start, other.start),

@@ -1,0 +1,203 @@
+"""What planning knows from one plan to the next.
+
+It makes no other plan, only sooner: whatever is kept here is kept with all it was made from, and made
+anew when any of that is another. So one memory serves all questions, in any order, and a plan made
+without one is the same to the byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from scheduler.cluster.node import Cluster
+from scheduler.planning.admission import MOVES_PER_PLAN, Admission
+from scheduler.planning.book import Book
+from scheduler.planning.holds import Ask
+from scheduler.planning.incumbents import Incumbents
+from scheduler.planning.schedule import Timetable
+from scheduler.planning.wishes import Wishes
+from scheduler.types import Broken, Deployment, Promises, Stay, Turned
+
+SPARE_EDGES = 2_000
+"""Instants at which nothing begins or ends any more that a book may be left with."""
+
+
+class Memory:
+    """The workings of the last plan, which the next one begins with. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self.wishes = Wishes()
+        self._standing: Standing | None = None
+
+    def standing(self, cluster: Cluster, now: float) -> Standing:
+        """The book as it was left; a new one where that is no use for this cluster and instant."""
+        known = self._standing
+        if known is None or not known.serves(cluster, now, self.wishes.edges):
+            known = self._standing = Standing(cluster, now, self.wishes.edges)
+        known.admission.at = now
+        return known
+
+
+class Standing:
+    """A book that is kept from plan to plan: what it holds, and for whom it has no room."""
+
+    def __init__(self, cluster: Cluster, now: float, edges: Collection[float]) -> None:
+        self.cluster = cluster
+        self.admission = Admission(Book(cluster, edges, now), now)
+        self.timetable = Timetable()
+        self._incumbents = Incumbents(self.admission)
+        self._capacity = _digest(cluster)
+        self._is_new = True
+        self._unmet: set[str] = set()
+        self._told = Promises()
+        self._by_node: dict[str, tuple[Stay, ...]] = {}
+        self._versions = [-1] * len(cluster.nodes)
+        self._sorted: list[tuple[tuple[object, ...], Stay]] = []
+
+    def serves(self, cluster: Cluster, now: float, edges: Collection[float]) -> bool:
+        """Whether this is of use for a plan."""
+        book = self.admission.book
+        if now < book.at or len(book.edges) > len(edges) + SPARE_EDGES:
+            return False
+        if cluster is not self.cluster and cluster != self.cluster:
+            return False
+        self.cluster = cluster
+        return True
+
+    def admit(
+        self,
+        asks: dict[str, Ask],
+        changed: Collection[str],
+        previous: Promises,
+        deployments: Iterable[Deployment],
+        minimum_service_seconds: float,
+        at_hand: Mapping[str, Sequence[int]],
+    ) -> None:
+        """Hold what was promised and what runs, then admit what else can be.
+
+        Args:
+            asks: all bookings there are now, by key; promises to others are forgotten.
+            changed: the keys of those that are others than they were, came or went.
+            minimum_service_seconds: how long what runs may not be displaced.
+        """
+        admission = self.admission
+        admission.asks, admission.at_hand = asks, at_hand
+        admission.moves_left = MOVES_PER_PLAN
+        admission.displaced.clear()
+        concerned = set(asks) if self._is_new else set(changed) | self._unmet
+        self._is_new = False
+        concerned |= self._incumbents.update(
+            changed, self._grouped(previous.stays), deployments, minimum_service_seconds
+        )
+        admission.changed.clear()
+        self._look_at(concerned)
+        before = {
+            one.event
+            for one in previous.refused
+            if one.event in self._unmet and one.asked == self._asked(asks[one.event])
+        }
+        if previous.capacity != self._capacity:
+            before.clear()
+        unmet = [asks[key] for key in self._unmet]
+        admission.admit_all(unmet, before, self._incumbents.released())
+
+    def unmet(self) -> list[Ask]:
+        """The bookings that did not get all they asked for."""
+        changed = self.admission.changed
+        self._look_at(changed)
+        changed.clear()
+        return [self.admission.asks[key] for key in self._unmet]
+
+    def _look_at(self, keys: Iterable[str]) -> None:
+        admission, unmet = self.admission, self._unmet
+        for key in keys:
+            ask = admission.asks.get(key)
+            if ask is not None and admission.covered(ask) < ask.replicas:
+                unmet.add(key)
+            else:
+                unmet.discard(key)
+
+    def _grouped(self, stays: tuple[Stay, ...]) -> Mapping[str, tuple[Stay, ...]]:
+        if stays is self._told.stays:
+            return self._by_node
+        found: defaultdict[str, list[Stay]] = defaultdict(list)
+        for stay in stays:
+            found[stay.node].append(stay)
+        return {name: tuple(group) for name, group in found.items()}
+
+    # What is promised from now on
+
+    def promises(self, broken: Mapping[str, Broken]) -> Promises:
+        """What the next plan must be given."""
+        refused = tuple(
+            Turned(ask.key, self._asked(ask))
+            for ask in sorted(self.unmet(), key=lambda ask: ask.key)
+            if self.admission.book.possible(ask.need)
+        )
+        told = Promises(
+            stays=self._stays(),
+            broken=tuple(broken[key] for key in sorted(broken)),
+            refused=refused,
+            capacity=self._capacity,
+        )
+        if told != self._told:
+            self._told = told
+        return self._told
+
+    def _stays(self) -> tuple[Stay, ...]:
+        versions = self.admission.versions
+        dirty = [node for node, version in enumerate(self._versions) if version != versions[node]]
+        if not dirty:
+            return self._told.stays
+        self._versions = list(versions)
+        names = {self.cluster.nodes[node].name for node in dirty}
+        self._sorted = [one for one in self._sorted if one[1].node not in names]
+        for node in dirty:
+            made = sorted(_stay(self.admission, number) for number in self.admission.numbers_on(node))
+            self._sorted += made
+            self._by_node[self.cluster.nodes[node].name] = tuple(one[1] for one in made)
+        self._sorted.sort()
+        return tuple(one[1] for one in self._sorted)
+
+    def _asked(self, ask: Ask) -> str:
+        """A digest of what a booking asks for, and of the stays that its model has near its window."""
+        near = [
+            (hold.start, hold.end, hold.seat.node)
+            for hold in self.admission.of_model(ask.model)
+            if hold.start <= ask.end and hold.end >= ask.start
+        ]
+        return hashlib.sha256(repr((ask, near)).encode()).hexdigest()[:16]
+
+
+def _stay(admission: Admission, number: int) -> tuple[tuple[object, ...], Stay]:
+    """A hold as it is told, after what it is sorted by."""
+    hold = admission.holds[number]
+    name, events = admission.book.nodes[hold.seat.node].name, tuple(sorted(hold.keys))
+    lane = admission.book.lane_of(hold.seat)
+    order = (hold.start, name, hold.model, hold.end, events, -1 if lane is None else lane, number)
+    return order, Stay(
+        model=hold.model,
+        node=name,
+        start=datetime.fromtimestamp(hold.start, UTC),
+        end=datetime.fromtimestamp(hold.end, UTC),
+        events=events,
+        devices=hold.seat.devices,
+        lane=lane,
+    )
+
+
+def _digest(cluster: Cluster) -> str:
+    """Of what a cluster can hold."""
+    nodes = [
+        (
+            node.name,
+            node.accelerator,
+            node.closed,
+            [(device.kind, device.memory_bytes, device.taken_share) for device in node.devices],
+        )
+        for node in cluster.nodes
+    ]
+    return hashlib.sha256(repr(nodes).encode()).hexdigest()[:16]
