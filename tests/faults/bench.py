@@ -59,11 +59,19 @@ class Bench:
         """The tiny model is booked from now on."""
         now = datetime.now(UTC)
         end = now + timedelta(seconds=seconds)
-        write_starter_calendar(self.calendar, title=TINY_REPO_ID, start=now, end=end, now=now)
+        new = self.folder / "new.ics"
+        write_starter_calendar(new, title=TINY_REPO_ID, start=now, end=end, now=now)
+        new.replace(self.calendar)
 
     def cancel(self) -> None:
         """Nothing is booked any more."""
         self.calendar.write_text("BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//tests//\r\nEND:VCALENDAR\r\n")
+
+    def measure(self, what: str, since: float, most: float) -> None:
+        """Note how long something took since an instant of the monotonic clock, and that it may."""
+        took = time.monotonic() - since
+        self.measured[what] = took
+        assert took < most, f"{what} took {took:.1f} s"
 
     @property
     def calendar(self) -> Path:

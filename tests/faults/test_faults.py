@@ -18,7 +18,7 @@ import pytest
 
 from scheduler.store.history import FILE, reading
 from tests.faults.bench import Bench, kill
-from tests.ray_cluster import RayCluster, wait_until
+from tests.ray_cluster import wait_until
 from tests.tiny_model import model_key
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
@@ -41,28 +41,12 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def bench(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(ray_cluster, tmp_path_factory.mktemp("faults"))
-    yield made
-    ray_cluster.put([])
-    wait_until(lambda: not made.ours(), 60, "our applications are gone")
-    for what, seconds in made.measured.items():
-        sys.stdout.write(f"{what}: {seconds:.1f} s\n")
-
-
-@pytest.fixture(scope="module")
 def serving(bench: Bench) -> Iterator[Bench]:
     """A daemon at work, and the model it serves."""
     bench.book()
     with bench.daemon("a"):
         bench.until_serves(120)
         yield bench
-
-
-def measure(bench: Bench, what: str, since: float, most: float) -> None:
-    took = time.monotonic() - since
-    bench.measured[what] = took
-    assert took < most, f"{what} took {took:.1f} s"
 
 
 def test_a_daemon_killed_at_any_step_deploys_nothing_twice(bench: Bench) -> None:
@@ -72,7 +56,7 @@ def test_a_daemon_killed_at_any_step_deploys_nothing_twice(bench: Bench) -> None
     began = time.monotonic()
     with bench.daemon("a", NDIF_CONTROLLER__ENABLED="false"):
         bench.until_serves(120)
-        measure(bench, "daemon killed at each step: serving after the next start", began, 60)
+        bench.measure("daemon killed at each step: serving after the next start", began, 60)
         (replica,) = bench.replicas()
     for step in ("observing", "planning"):
         assert bench.suicidal(step) == -9
@@ -87,7 +71,7 @@ def test_a_replica_that_is_killed_is_brought_back(serving: Bench) -> None:
     since = kill(replica["pid"])
     wait_until(lambda: replica["pid"] not in [one["pid"] for one in serving.replicas()], 30, "it is missed")
     serving.until_serves()
-    measure(serving, "replica killed: answering again", since, 45)
+    serving.measure("replica killed: answering again", since, 45)
 
 
 def test_without_serves_controller_requests_go_on_after_some_seconds(serving: Bench) -> None:
@@ -95,7 +79,7 @@ def test_without_serves_controller_requests_go_on_after_some_seconds(serving: Be
         before = [one["pid"] for one in serving.replicas()]
         since = kill(serving.actor("SERVE_CONTROLLER_ACTOR"))
         wait_until(lambda: [one["pid"] for one in _replicas(serving)] == before, 30, "Serve knows it again")
-        measure(serving, "Serve's controller killed: known again", since, 30)
+        serving.measure("Serve's controller killed: known again", since, 30)
         answered = asking.answered
         wait_until(lambda: asking.answered > answered + 2, 30, "requests are answered again")
     serving.measured["Serve's controller killed: longest time without an answer"] = asking.longest_gap
@@ -106,7 +90,7 @@ def test_a_proxy_that_is_killed_comes_back(serving: Bench) -> None:
     since = kill(serving.actor("SERVE_PROXY_ACTOR"))
     wait_until(lambda: not serving.serves(), 10, "it is gone", every=0.05)
     serving.until_serves()
-    measure(serving, "Serve's proxy killed: answering again", since, 60)
+    serving.measure("Serve's proxy killed: answering again", since, 60)
 
 
 def test_a_node_that_is_lost_is_done_without_and_may_come_back(serving: Bench) -> None:
@@ -117,7 +101,7 @@ def test_a_node_that_is_lost_is_done_without_and_may_come_back(serving: Bench) -
     serving.cluster.kill_node(node)
     wait_until(lambda: any(node not in name for name in serving.ours()), 60, "it is placed elsewhere")
     serving.until_serves(120)
-    measure(serving, "node lost: serving on another one", since, 90)
+    serving.measure("node lost: serving on another one", since, 90)
     moved = [one["pid"] for one in serving.replicas()]
     serving.cluster.start_node(node, num_gpus=gpus)
     wait_until(lambda: serving.beat("a") and not serving.beat("a").away, 30, "it is back")  # type: ignore[union-attr]
@@ -133,7 +117,7 @@ def test_a_second_daemon_waits_says_for_whom_and_takes_over(serving: Bench) -> N
         before = [one["pid"] for one in serving.replicas()]
         since = kill(first.pid)
         wait_until(lambda: not serving.beat("b").waits_for, 30, "it takes over", every=0.05)  # type: ignore[union-attr]
-        measure(serving, "daemon killed: the second one has taken over", since, 15)
+        serving.measure("daemon killed: the second one has taken over", since, 15)
         assert [one["pid"] for one in serving.replicas()] == before
         assert "works on this cluster" in serving.log("b")
         _ask_the_controller(serving)
