@@ -37,7 +37,7 @@ NOW = NOON + timedelta(hours=2, minutes=20)
 KEY = "a key of at least sixteen characters"
 CALENDAR = "lab@group.calendar.google.com"
 SIZES = {
-    "meta-llama/Llama-3.3-70B-Instruct": 141.0,
+    "meta-llama/Llama-3.3-70B-Instruct": 131.5,
     "Qwen/Qwen3-32B": 66.0,
     "google/gemma-3-27b-it": 55.0,
     "openai/gpt-oss-120b": 240.0,

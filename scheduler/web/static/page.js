@@ -102,7 +102,7 @@ const hover = byId("hover");
 function show(bar) {
   const entry = bar.dataset.more && byId(bar.dataset.more);
   hover.replaceChildren();
-  if (entry) for (const child of entry.cloneNode(true).children) { child.removeAttribute("id"); hover.append(child); }
+  if (entry) for (const child of [...entry.cloneNode(true).children]) { child.removeAttribute("id"); hover.append(child); }
   else hover.textContent = bar.getAttribute("aria-label");
   hover.hidden = false;
   const edge = bar.querySelector(".box").getBoundingClientRect();
