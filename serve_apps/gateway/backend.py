@@ -23,6 +23,7 @@ from serve_apps.messages import (
 
 logger = logging.getLogger("ray.serve")
 
+REPLICA_DIED = "replica_died"
 STATUS_AGE_SECONDS = 1.0
 """Age after which the view of Serve's applications is read again."""
 STATUS_DEADLINE_SECONDS = 5.0
@@ -112,7 +113,7 @@ class ServeBackend:
         try:
             return await self._in_time(response, self._deadline_seconds)
         except Exception as error:
-            raise _translated(error, application) from error
+            raise await self._told(error, application) from error
         finally:
             # after an answer this does nothing
             response.cancel()
@@ -141,13 +142,21 @@ class ServeBackend:
                 begun = True
                 yield item
         except Exception as error:
-            told = _translated(error, application)
+            told = await self._told(error, application)
             if begun and isinstance(told, GoneError):
                 # part of it ran: asking another application would run it twice
                 told = BackendError(told.status, told.code, told.message, told.retry_after_seconds)
             raise told from error
         finally:
             items.cancel()
+
+    async def _told(self, error: Exception, application: str) -> BackendError:
+        told = _translated(error, application)
+        # the gateway itself is always among them, unless Serve could not be asked
+        if told.code == REPLICA_DIED and (there := await self.statuses()) and application not in there:
+            message = "The model's last booking ended, and so did the time for what was still being answered."
+            return BackendError(503, "booking_ended", message)
+        return told
 
     async def _handle(self, application: str) -> Any:
         """The application's handle. Asking for a new one calls the controller, in a thread."""
@@ -219,7 +228,7 @@ def _translated(error: Exception, application: str) -> BackendError:
             return BackendError(429, "too_many_requests", "Too many requests wait for this model.", 2)
         case ActorDiedError() | RayActorError():
             message = "The model's replica died while answering; it is being restarted."
-            return BackendError(503, "replica_died", message, 5)
+            return BackendError(503, REPLICA_DIED, message, 5)
         case DeploymentUnavailableError() | ReplicaUnavailableError() | RayServeException():
             logger.info("%s is gone: %s", application, error)
             return GoneError(503, "model_unavailable", "The model has just gone away.", 5)

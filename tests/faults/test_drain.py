@@ -131,4 +131,4 @@ def test_what_takes_longer_than_the_grace_is_ended_and_told(serving: Bench) -> N
         said, _ = block.communicate(timeout=60)
         assert block.returncode != 0
         assert "SHAPE" not in said
-        serving.measured[f"(the client of what was ended was told: {said.strip().splitlines()[-1]!r})"] = 0
+        assert "The model's last booking ended" in said

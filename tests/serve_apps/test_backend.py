@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,8 +45,6 @@ def backend_yielding(items: Items) -> ServeBackend:
 
 @pytest.mark.parametrize(("before", "expected"), [([], GoneError), (["piece"], BackendError)])
 def test_only_a_request_that_never_began_may_go_elsewhere(before: list[str], expected: type) -> None:
-    import asyncio
-
     items = Items(before, RayServeException("gone"))
 
     async def consume() -> list[Any]:
@@ -54,6 +54,25 @@ def test_only_a_request_that_never_began_may_go_elsewhere(before: list[str], exp
         asyncio.run(consume())
     assert type(caught.value) is expected
     assert items.cancelled
+
+
+@pytest.mark.parametrize(
+    ("there", "code"),
+    [(("gateway",), "booking_ended"), (("gateway", "a"), "replica_died"), ((), "replica_died")],
+)
+def test_what_was_still_running_when_a_model_went_is_told_that_its_booking_ended(
+    there: tuple[str, ...], code: str
+) -> None:
+    backend = backend_yielding(Items(["piece"], ActorDiedError()))
+    backend._statuses = {name: AppStatus(AppState.SERVING) for name in there}
+    backend._read_at = time.monotonic()
+
+    async def consume() -> list[Any]:
+        return [item async for item in backend.stream("a", None)]  # type: ignore[arg-type]
+
+    with pytest.raises(BackendError) as caught:
+        asyncio.run(consume())
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
