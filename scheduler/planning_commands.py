@@ -108,6 +108,7 @@ def plan(
       plan --without-node gpu-a             what if gpu-a breaks down?
       plan --what-if "Llama-70B 8xH100 tomorrow 14:00-18:00"
       plan --what-if "llama-8b, replicas: 2 friday 9:00 for 3h"
+      plan --what-if "llama-8b friday 9:00 for 3h by ada@example.org"
       plan --out plan.json                  look at it; then do exactly this, or nothing:
       apply plan.json
       plan --json | jq .verdicts            everything, as docs/plan.schema.json describes it

@@ -18,6 +18,7 @@ CALENDAR = "what-if"
 KEY = "what-if"
 NOT_KNOWN_YET = (ReasonCode.LOOKING_UP, ReasonCode.BEYOND_HORIZON)
 EXAMPLE = "Llama-70B 8xH100 tomorrow 14:00-18:00"
+BY = re.compile(r"\sby\s+([^\s@,;]+@[^\s@,;]+)(?=[\s,;]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,22 @@ class Answer:
 
 
 def booking_from(text: str, now: datetime) -> Reservation:
-    """Read ``MODEL [8xH100] [, key: value]… WINDOW`` as somebody would who books it now.
+    """Read ``MODEL [8xH100] [, key: value]… WINDOW [by MAIL]`` as somebody would who books it now.
+
+    Rules about organisers go by the mail address; without one they take it for nobody's they know.
 
     Raises:
         OperatorError: the window, or what stands before it, is not understood.
     """
-    return booking_of(*split_window(text, now), now)
+    owners = BY.findall(text)
+    if len(owners) > 1:
+        raise OperatorError(f"“{text}” is by {len(owners)} people.", "Name one: a booking has one organiser.")
+    return booking_of(*split_window(BY.sub("", text), now), now, owners[0] if owners else None)
 
 
-def booking_of(what: str, start: datetime, end: datetime, now: datetime) -> Reservation:
+def booking_of(
+    what: str, start: datetime, end: datetime, now: datetime, owner: str | None = None
+) -> Reservation:
     """A booking of ``MODEL [8xH100] [, key: value]…`` in a window.
 
     Raises:
@@ -76,7 +84,14 @@ def booking_of(what: str, start: datetime, end: datetime, now: datetime) -> Rese
     if isinstance(request, Problem):
         raise OperatorError(f"“{what}” is not understood: {request.reason}", f"Write it such as “{EXAMPLE}”.")
     return Reservation(
-        key=KEY, calendar=CALENDAR, title=what, start=start, end=end, booked_at=now, request=request
+        key=KEY,
+        calendar=CALENDAR,
+        title=what,
+        start=start,
+        end=end,
+        booked_at=now,
+        owner=owner,
+        request=request,
     )
 
 

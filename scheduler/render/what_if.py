@@ -68,7 +68,8 @@ def answer_json(
 def _headline(
     verdict: Verdict, fits: bool | None, nodes: tuple[str, ...], at: datetime, zone: tzinfo | None
 ) -> str:
-    what = f"“{escape(verdict.title)}”[/] {_window(verdict, at, zone)}"
+    by = f" by {escape(verdict.owner)}" if verdict.owner else ""
+    what = f"“{escape(verdict.title)}”[/]{by} {_window(verdict, at, zone)}"
     if fits is None:
         return f"[yellow]Not known yet: {what}: {escape(sentence(verdict.reason))}."
     if fits:

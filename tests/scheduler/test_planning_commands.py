@@ -221,6 +221,22 @@ def test_what_if_tells_whom_a_stronger_booking_would_displace(cli: Cli, home: Pa
     assert "! “Large”" in asked.out
 
 
+def test_what_if_somebody_else_books(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NDIF_BOOKING__ORGANISERS", '["example.org"]')
+    book(home)
+    may = cli("plan", "--what-if", "Small tomorrow 14:00-18:00 by ada@example.org")
+    assert may.code == 0, may.err
+    assert may.out.startswith("It fits: “Small” by ada@example.org ")
+    before_it = cli("plan", "--what-if", "Small by Ada@Example.org, replicas: 1 tomorrow 14:00-18:00", "--json")
+    assert before_it.json["fits"] is True
+    assert before_it.json["verdict"]["owner"] == "Ada@Example.org"
+    for nobody in ("Small tomorrow 14:00-18:00", "Small tomorrow 14:00-18:00 by eve@elsewhere.net"):
+        refused = cli("plan", "--what-if", nobody)
+        assert refused.code == 3
+        assert "the rule booking.organisers does not let" in refused.out
+    assert "is by 2 people" in cli("plan", "--what-if", "Small by a@b.c now for 2h by d@e.f").err
+
+
 def test_what_if_reads_as_far_as_the_booking_reaches(cli: Cli, home: Path) -> None:
     book(home, ("Large", 60 * 24, 60 * 24 + 5, "gpus: 2\\nreplicas: 2"))
     day = (hours(60 * 24 + 1)).astimezone()
