@@ -27,7 +27,8 @@ def promises() -> Any:
     """What was promised, what came of it, and whether the calendars can be read."""
     settled = 'sum(increase(ndif_promises_total{outcome=~"kept|late|broken"}[7d]))'
     made = board("ndif-promises", "Promises and calendar", "What people booked, and what came of it.", 24)
-    for panel in (
+    return filled(
+        made,
         number(
             "Kept in 7 days",
             f'sum(increase(ndif_promises_total{{outcome="kept"}}[7d])) / {settled}',
@@ -74,15 +75,14 @@ def promises() -> Any:
             "reqps",
         ),
         log("Decisions", DECISIONS),
-    ):
-        _add(made, panel)
-    return made
+    )
 
 
 def cluster() -> Any:
     """Nodes, devices, models on them, and the loop that brings them there."""
     made = board("ndif-cluster", "Cluster and models", "What there is, who holds it, what is done to it.", 6)
-    for panel in (
+    return filled(
+        made,
         number("Models that serve", 'ndif_models{tier="hot", state="serving"}'),
         number("Loading", 'ndif_models{tier="hot", state="loading"}'),
         number(
@@ -160,9 +160,7 @@ def cluster() -> Any:
         ),
         lines("Room on the head", {"{{of}}": "ndif_disk_free_bytes"}, "bytes"),
         log("Warnings and errors", '{service="ndif-ray", level=~"warning|error|critical"} | json'),
-    ):
-        _add(made, panel)
-    return made
+    )
 
 
 def requests() -> Any:
@@ -170,7 +168,8 @@ def requests() -> Any:
     made = board("ndif-requests", "Requests and users", "What clients ask of the gateway.", 6)
     total = "ray_ndif_gateway_requests_total"
     took = "ray_ndif_gateway_request_duration_seconds"
-    for panel in (
+    return filled(
+        made,
         number("Requests per second", f"sum(rate({total}[5m]))", "reqps"),
         number(
             "Of which fail here",
@@ -244,9 +243,7 @@ def requests() -> Any:
             },
         ),
         log("The gateways' log", '{service="ndif-ray", component="gateway"} | json'),
-    ):
-        _add(made, panel)
-    return made
+    )
 
 
 def one_model() -> Any:
@@ -261,7 +258,8 @@ def one_model() -> Any:
         .sort(VariableSort.ALPHABETICAL_ASC)
     )
     mine = '{model="$model"}'
-    for panel in (
+    return filled(
+        made,
         number("Ready replicas", 'sum(ndif_model_replicas{model="$model", state="ready"})'),
         number("Wanted", 'sum(ndif_model_replicas{model="$model", state="wanted"})'),
         number("Requests per second", f"sum(rate(ray_ndif_gateway_requests_total{mine}[5m]))", "reqps"),
@@ -305,9 +303,7 @@ def one_model() -> Any:
             "What was decided about it", '{service="ndif-ray", component="daemon"} | json | model = "$model"'
         ),
         log("What is said of it", '{service="ndif-ray"} |= "$model" | json'),
-    ):
-        _add(made, panel)
-    return made
+    )
 
 
 def flux(measurement: str, field: str, by: str, only: str = "") -> str:
@@ -328,11 +324,15 @@ def quantile(share: float, histogram: str, window: str, by: str = "", only: str 
     return f"histogram_quantile({share}, sum by ({kept}) (rate({histogram}_bucket{only}[{window}])))"
 
 
-def _add(made: Any, panel: Any) -> None:
-    if isinstance(panel, dashboard.Row):
-        made.with_row(panel)
-    else:
-        made.with_panel(panel)
+def filled(made: Any, *panels: Any) -> Any:
+    """The dashboard with its panels and rows, each with a number of its own."""
+    for number_of, panel in enumerate(panels, 1):
+        panel.id(number_of)
+        if isinstance(panel, dashboard.Row):
+            made.with_row(panel)
+        else:
+            made.with_panel(panel)
+    return made
 
 
 MAKERS = {"promises": promises, "cluster": cluster, "requests": requests, "model": one_model}
