@@ -227,7 +227,9 @@ def test_what_if_somebody_else_books(cli: Cli, home: Path, monkeypatch: pytest.M
     may = cli("plan", "--what-if", "Small tomorrow 14:00-18:00 by ada@example.org")
     assert may.code == 0, may.err
     assert may.out.startswith("It fits: “Small” by ada@example.org ")
-    before_it = cli("plan", "--what-if", "Small by Ada@Example.org, replicas: 1 tomorrow 14:00-18:00", "--json")
+    before_it = cli(
+        "plan", "--what-if", "Small by Ada@Example.org, replicas: 1 tomorrow 14:00-18:00", "--json"
+    )
     assert before_it.json["fits"] is True
     assert before_it.json["verdict"]["owner"] == "Ada@Example.org"
     for nobody in ("Small tomorrow 14:00-18:00", "Small tomorrow 14:00-18:00 by eve@elsewhere.net"):
