@@ -106,7 +106,9 @@ def report(samples: list[Sample], left: list[str], failed: int) -> int:
         before = statistics.median(getattr(one, name) for one in early)
         after = statistics.median(getattr(one, name) for one in late)
         most = before * MEMORY_GROWTH if allowed is None else before + allowed
-        say(f"{name}: {before:.0f} in the second quarter, {after:.0f} in the last\n")
+        first, last = getattr(samples[0], name), getattr(samples[-1], name)
+        say(f"{name}: {first:.0f} at the start, {before:.0f} in the second quarter, ")
+        say(f"{after:.0f} in the last, {last:.0f} at the end\n")
         if after > most:
             grown.append(name)
     say(f"left running though nothing is booked: {left or 'nothing'}; passes that failed: {failed}\n")
