@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from scheduler.render.sentences import moment
-from scheduler.render.text import first_line, show_nodes, summary
+from scheduler.cluster.node import DeviceKind
+from scheduler.render.memory import bar, held
+from scheduler.render.refusals import around
+from scheduler.render.sentences import duration, moment, sentence, size
+from scheduler.render.text import first_line, summary
+from scheduler.store.records import PromiseRecord
 from scheduler.types import Deployment, DeploymentStatus, Observed, Plan, VerdictState
 
 STYLES = {
@@ -17,6 +25,10 @@ STYLES = {
     DeploymentStatus.FAILED: "red",
     DeploymentStatus.STOPPING: "dim",
 }
+REFUSED_SHOWN = 8
+AROUND_SHOWN = 2
+BROKEN_SHOWN = 5
+PROMISES_HOURS = 24.0
 
 
 def show_status(
@@ -50,9 +62,56 @@ def show_status(
             console.print(f"  [{style}]{verdict.state.value:13}[/] {window}  {escape(verdict.title)}")
     if not plan.verdicts:
         console.print("  nothing")
+    _cannot_be_met(console, plan)
     console.print("[bold]Nodes[/]")
-    show_nodes(console, plan)
-    console.print(f"[bold]Plan[/]     {summary(plan)}")
+    _nodes(console, observed)
+    console.print(f"[bold]Plan[/]     {escape(summary(plan))}")
+
+
+def show_promises(console: Console, promises: Sequence[PromiseRecord], at: datetime) -> None:
+    """Print how many promises were kept, and name those that were not."""
+    due = [one for one in promises if one.state in ("kept", "late", "broken") and one.start <= at]
+    if not due:
+        return
+    states = Counter(one.state for one in due)
+    others = [f"{states[state]} {state}" for state in ("late", "broken") if states[state]]
+    console.print(
+        f"[bold]Promises[/] {states['kept']} of {len(due)} kept in {PROMISES_HOURS:g} h"
+        f"{''.join(f', {words}' for words in others)}"
+    )
+    for one in [one for one in due if one.state != "kept"][-BROKEN_SHOWN:]:
+        why = one.broken_why or f"{duration(one.lateness_seconds or 0)} late."
+        style = "red" if one.state == "broken" else "yellow"
+        console.print(f"  [{style}]! “{escape(one.title)}”[/] {moment(one.start, at)}: {escape(why)}")
+
+
+def _cannot_be_met(console: Console, plan: Plan) -> None:
+    if plan.refused:
+        console.print("[bold]Cannot be met[/]")
+    for verdict in plan.refused[:REFUSED_SHOWN]:
+        console.print(
+            f"  [yellow]! “{escape(verdict.title)}”[/] {escape(sentence(verdict.reason))}.", soft_wrap=True
+        )
+        for line in [*filter(None, [verdict.reason.remedy]), *islice(around(verdict, plan.at), AROUND_SHOWN)]:
+            console.print(f"    {escape(line)}", soft_wrap=True)
+    if (more := len(plan.refused) - REFUSED_SHOWN) > 0:
+        console.print(f"  and {more} more; ndif-ray plan has them")
+
+
+def _nodes(console: Console, observed: Observed) -> None:
+    width = max((len(node.name) for node in observed.cluster.nodes), default=0)
+    for node in observed.cluster.nodes:
+        name = escape(node.name.ljust(width))
+        if not node.devices:
+            console.print(f"  {name} offers nothing, {escape(node.no_devices_because or '')}")
+            continue
+        memory = held(node, observed.deployments)
+        what = f"{len(node.devices)} x {node.accelerator or 'GPU'}" if node.kind is DeviceKind.GPU else "CPU"
+        closed = ", emptied" if node.draining else ", takes nothing new" if node.cordoned else ""
+        console.print(
+            f"  {name} {bar(memory)} {size(memory.free)} free of {size(memory.total)}, "
+            f"{escape(what)}[yellow]{closed}[/]"
+        )
 
 
 def status_json(

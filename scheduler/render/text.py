@@ -8,7 +8,6 @@ from datetime import tzinfo
 from rich.console import Console
 from rich.markup import escape
 
-from scheduler.cluster.node import DeviceKind
 from scheduler.progress import ON_ITS_WAY, Progress, Step
 from scheduler.render.refusals import NODES_SHOWN, around, broken, late, lateness, node_lines, titles
 from scheduler.render.secrets import without_secrets
@@ -206,18 +205,6 @@ def _later_bookings(plan: Plan, zone: tzinfo | None) -> Iterator[str]:
         name = verdict.model.name if verdict.model else verdict.title
         note = f" (waits for room: {', '.join(verdict.reason.by)})" if verdict.reason.by else ""
         yield f"{_window(verdict, plan, zone)}{name}{note}"
-
-
-def show_nodes(console: Console, plan: Plan) -> None:
-    """Print what each node offers."""
-    for node in plan.cluster.nodes:
-        if not node.devices:
-            console.print(f"  {escape(node.name)}: offers nothing, {escape(node.no_devices_because or '')}")
-            continue
-        kind = "CPU" if node.kind is DeviceKind.CPU else node.accelerator or "GPU"
-        each = size(node.devices[0].memory_bytes)
-        count = f"{len(node.devices)} x " if node.kind is DeviceKind.GPU else ""
-        console.print(f"  {escape(node.name)}: {count}{escape(kind)} with {each}")
 
 
 def first_line(message: str) -> str:

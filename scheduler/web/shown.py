@@ -11,6 +11,7 @@ from calendars.reservation import ModelRequest, Reservation
 from scheduler.board import View
 from scheduler.cluster.node import DeviceKind, Node
 from scheduler.render.calendar import options
+from scheduler.render.memory import held
 from scheduler.render.operation import order_words, parked_words
 from scheduler.render.refusals import NODES_SHOWN, around
 from scheduler.render.sentences import answer, sentence
@@ -284,12 +285,7 @@ class Shown:
 
     def _node(self, node: Node) -> NodeShown:
         here = [one for one in self.deployments if one.node == node.name]
-        total = node.memory_bytes
-        others = min(total, sum(one.memory_bytes - one.free_bytes for one in node.devices))
-        # a replica on whole GPUs holds them whole
-        each = node.devices[0].memory_bytes if node.devices else 0
-        held = sum(max(one.footprint_bytes, int(one.num_gpus * each)) * one.replicas for one in here)
-        ours = min(total - others, held)
+        memory = held(node, here)
         note = node.no_devices_because or ""
         if node.closed:
             note = "is being emptied" if node.draining else "takes nothing new"
@@ -301,10 +297,10 @@ class Shown:
             devices=len(node.devices),
             is_gpu=node.kind is DeviceKind.GPU,
             head=node.is_head,
-            total_bytes=total,
-            ours_bytes=ours,
-            others_bytes=others,
-            free_bytes=total - others - ours,
+            total_bytes=memory.total,
+            ours_bytes=memory.ours,
+            others_bytes=memory.others,
+            free_bytes=memory.free,
             open=bool(node.devices) and not node.closed and node.name not in self.view.beat.away,
             note=note,
             models=tuple(sorted(self.veil.deployment(one) for one in here)),

@@ -197,7 +197,7 @@ def _together(stays: Iterable[Stay]) -> Iterator[Stay]:
     """Replicas that are on one node at the same time, for the same bookings, as one."""
     devices: dict[Stay, float] = defaultdict(float)
     for one in stays:
-        devices[replace(one, devices=0.0)] += one.devices
+        devices[replace(one, devices=0.0, lane=None)] += one.devices
     for stay, count in devices.items():
         yield replace(stay, devices=count)
 
