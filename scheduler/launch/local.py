@@ -106,7 +106,8 @@ def show_welcome(settings: Settings, console: Console, model: str) -> None:
     where = settings.ics_location or ", ".join(settings.google_calendar_ids)
     console.rule()
     hf_home = str(settings.hub_cache.parent)
-    say(console, welcome(settings.serve.url, model, where, hf_home, sys.executable))
+    page = settings.web.url if settings.web.enabled else None
+    say(console, welcome(settings.serve.url, model, where, hf_home, sys.executable, page))
     console.rule()
 
 

@@ -99,4 +99,5 @@ def test_what_is_said_at_the_end_can_be_copied(tmp_path: Path, console: Console)
     (command,) = [line for line in said.splitlines() if line.startswith("curl ")]
     assert "organisation/model" in command
     assert "with model.trace(" in said
+    assert "what becomes of it: http://127.0.0.1:8280" in said
     assert f"edit {tmp_path / 'calendar.ics'}" in said
