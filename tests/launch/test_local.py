@@ -12,6 +12,7 @@ from rich.console import Console
 from scheduler.errors import OperatorError
 from scheduler.launch import local
 from scheduler.settings import CalendarSettings, ModelSettings, RaySettings, ServeSettings, Settings
+from scheduler.settings_web import WebSettings
 from serve_apps.providers import demo_model
 from tests.ray_cluster import free_port
 
@@ -54,10 +55,11 @@ def test_a_calendar_that_cannot_be_written_is_said(tmp_path: Path, console: Cons
 
 
 def test_taken_ports_are_replaced_and_told(console: Console) -> None:
-    wanted = [free_port() for _ in range(4)]
+    wanted = [free_port() for _ in range(5)]
     settings = Settings(
         ray=RaySettings(head_port=wanted[0], client_port=wanted[1], dashboard_port=wanted[2]),
         serve=ServeSettings(port=wanted[3]),
+        web=WebSettings(port=wanted[4]),
     )
     assert local.take_ports(settings, console) == settings
     assert text(console) == ""
