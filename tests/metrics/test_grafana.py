@@ -25,10 +25,10 @@ from serve_apps.telemetry.ray_metrics import PREFIX
 FOLDER = ROOT / "compose" / "dev" / "grafana"
 DASHBOARDS = sorted((FOLDER / "dashboards").glob("*.json"))
 RAYS_OWN = {
-    "ray_node_cpu_utilization": {"NodeAddress"},
-    "ray_node_mem_used": {"NodeAddress"},
-    "ray_node_mem_total": {"NodeAddress"},
-    "ray_node_disk_utilization_percentage": {"NodeAddress"},
+    "ray_node_cpu_utilization": {"ip"},
+    "ray_node_mem_used": {"ip"},
+    "ray_node_mem_total": {"ip"},
+    "ray_node_disk_utilization_percentage": {"ip"},
     "up": {"job", "instance"},
 }
 """What is asked of Ray and of Prometheus itself; tests/metrics/test_on_ray.py sees that Ray tells it."""

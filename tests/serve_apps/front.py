@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from serve_apps.contract import Booking, GatewayArgs, GatewayConfig, Route
 from serve_apps.gateway.http import Gateway, make_app
 from serve_apps.gateway.keys import KEYS_FILE, KeyStore
+from serve_apps.gateway.metrics import Unmetered
 from serve_apps.messages import BlockRequest, Frame, FrameKind
 from tests.ray_cluster import wait_until
 from tests.serve_apps.fakes import FakeBackend
@@ -57,11 +58,12 @@ def gateway_on(
     state_dir: Path | None = None,
     config: GatewayConfig | None = CONFIG,
     clock: Clock | None = None,
+    meter: Unmetered | None = None,
     **args: Any,
 ) -> Iterator[tuple[Gateway, TestClient]]:
     """A gateway at work, and a client of its own."""
     made = GatewayArgs(state_dir=None if state_dir is None else str(state_dir), **args)
-    gateway = Gateway(made, backend, now=clock or Clock())
+    gateway = Gateway(made, backend, now=clock or Clock(), meter=meter)
     if config is not None:
         gateway.reconfigure(config)
     try:

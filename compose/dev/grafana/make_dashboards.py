@@ -145,17 +145,15 @@ def cluster() -> Any:
         lines("Passes", {"{{outcome}}": f"sum by (outcome) (rate(ndif_daemon_passes_total{RATE}))"}, "reqps"),
         lines("What hinders the loop", {"{{by}}": "ndif_daemon_hindered > 0"}),
         row("Machines"),
-        lines(
-            "Processors", {"{{NodeAddress}}": "avg by (NodeAddress) (ray_node_cpu_utilization)"}, "percent"
-        ),
+        lines("Processors", {"{{ip}}": "avg by (ip) (ray_node_cpu_utilization)"}, "percent"),
         lines(
             "Memory",
-            {"{{NodeAddress}}": "max by (NodeAddress) (ray_node_mem_used / ray_node_mem_total)"},
+            {"{{ip}}": "max by (ip) (ray_node_mem_used / ray_node_mem_total)"},
             "percentunit",
         ),
         lines(
             "Disks in use",
-            {"{{NodeAddress}}": "max by (NodeAddress) (ray_node_disk_utilization_percentage)"},
+            {"{{ip}}": "max by (ip) (ray_node_disk_utilization_percentage)"},
             "percent",
         ),
         lines("Room on the head", {"{{of}}": "ndif_disk_free_bytes"}, "bytes"),
