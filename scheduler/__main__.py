@@ -13,11 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from scheduler import order_commands
-from scheduler.board import Board
 from scheduler.calendar_commands import calendar
-from scheduler.daemon import Daemon
 from scheduler.errors import OperatorError
-from scheduler.front_process import front_for
 from scheduler.history_commands import history
 from scheduler.keys_commands import keys
 from scheduler.plan_desk import read_settings
@@ -25,7 +22,6 @@ from scheduler.planning_commands import Exit, apply, plan
 from scheduler.render.settings import rows, settings_markdown
 from scheduler.state_lock import StateLock
 from scheduler.status_command import status
-from scheduler.web.server import page_served
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
@@ -53,10 +49,11 @@ for command in order_commands.COMMANDS:
 @app.command()
 def run() -> None:
     """Keep what runs equal to what is booked, until stopped. What serves keeps serving afterwards."""
+    from scheduler.launch.service import new_console, run_daemon
+
     settings = read_settings()
-    board = Board()
-    with StateLock(settings), page_served(settings, board):
-        Daemon(settings, front=front_for(settings), board=board).run()
+    with StateLock(settings):
+        run_daemon(settings, new_console(), began_the_cluster=False)
 
 
 @app.command()

@@ -129,9 +129,17 @@ def head_running(settings: Settings, console: Console) -> Iterator[None]:
 
 
 def run_daemon(
-    settings: Settings, console: Console, on_first_serving: Callable[[str], None] | None = None
+    settings: Settings,
+    console: Console,
+    on_first_serving: Callable[[str], None] | None = None,
+    *,
+    began_the_cluster: bool = True,
 ) -> None:
-    """Run the daemon in the foreground until it is asked to end."""
+    """Run the daemon in the foreground until it is asked to end, with its page, its metrics and its log.
+
+    Args:
+        began_the_cluster: this process has just started it, so nobody else acts on it.
+    """
     # they import the planner: not for the other verbs
     from scheduler.board import Board
     from scheduler.daemon import Daemon
@@ -140,7 +148,7 @@ def run_daemon(
     from scheduler.second_opinion import second_opinions
     from scheduler.web.server import page_served
 
-    front, board = front_for(settings, assume=True), Board()
+    front, board = front_for(settings, assume=began_the_cluster), Board()
     with (
         logging_of_the_service(settings.log, "daemon", node_name(settings)) as loki,
         closing(Telemetry(settings, board, loki=loki)) as telemetry,
