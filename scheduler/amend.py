@@ -6,9 +6,11 @@ down, is no reason to give its room away; so it is planned for, and withheld her
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from scheduler.cluster.leftovers import Held
 from scheduler.orders import Ordered
 from scheduler.store.records import Parked
 from scheduler.types import (
@@ -49,6 +51,33 @@ def amended(plan: Plan, observed: Observed, parked: Mapping[str, Parked], ordere
             "placements": tuple(one for one in plan.placements if one.target.model.key not in parked),
             "verdicts": verdicts,
             "directory": directory,
+        }
+    )
+
+
+def held_back(plan: Plan, waited_for: Mapping[str, Held]) -> Plan:
+    """The plan without what shall come to GPUs that are still in use; it comes when they are free.
+
+    Args:
+        waited_for: GPUs that are, by the name of their node.
+    """
+    room = {name: one.free for name, one in waited_for.items()}
+    waits = set()
+    for one in plan.actions:
+        if one.kind is not ActionKind.DEPLOY or one.model is None or one.node not in room:
+            continue
+        needed = math.ceil(one.num_gpus) * one.replicas
+        if needed <= room[one.node]:
+            room[one.node] -= needed
+        else:
+            waits.add((one.model.key, one.node))
+    if not waits:
+        return plan
+    actions = (one for one in plan.actions if one.model is None or (one.model.key, one.node) not in waits)
+    return plan.model_copy(
+        update={
+            "actions": tuple(actions),
+            "placements": tuple(one for one in plan.placements if one.identity not in waits),
         }
     )
 

@@ -60,11 +60,12 @@ class Announcer:
         self.standing("lease", waits, "This daemon works on the cluster now.")
         self.standing("lease problem", lease.problem, "The lease can be kept again.")
 
-    def hindrances(self, held: Hold | None, pause: Order | None, away: Iterable[str]) -> None:
+    def hindrances(self, held: Hold | None, pause: Order | None, away: Iterable[str], in_use: str) -> None:
         """Log why not everything is done that is planned."""
         self.standing("held", held.words if held else "", "The bookings are as they should be.")
         words = f"Paused{f' by {pause.by}' if pause.by else ''}: nothing is changed." if pause else ""
         self.standing("pause", words, "Not paused any more.")
+        self.standing("in use", in_use, "All GPU memory that should be free is.")
         missing = ", ".join(away)
         self.standing("away", f"Gone, and waited for: {missing}." if missing else "", "")
 

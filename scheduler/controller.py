@@ -11,13 +11,14 @@ from pydantic import ValidationError
 
 from calendars.reservation import Reading
 from calendars.source import CalendarSource
-from scheduler.amend import amended
+from scheduler.amend import amended, held_back
 from scheduler.bookings import Bookings
 from scheduler.catalog import load_catalog
 from scheduler.checkpoints import Checkpoints
 from scheduler.cluster.absence import Absence
 from scheduler.cluster.dashboard import Dashboard
-from scheduler.cluster.node import Cluster
+from scheduler.cluster.leftovers import Held, Leftovers, left_over, occupied, used_bytes
+from scheduler.cluster.node import Cluster, DeviceKind
 from scheduler.cluster.observe import cluster_from
 from scheduler.errors import OperatorError
 from scheduler.guard import GuardRule, Hold, MassChangeGuard
@@ -55,6 +56,7 @@ class Cockpit(Protocol):
 
     def nodes(self) -> list[dict[str, Any]]: ...
     def actors(self) -> list[dict[str, Any]]: ...
+    def gpu_memory(self) -> list[dict[str, Any]]: ...
     def serve_details(self) -> dict[str, Any]: ...
     def put_serve_config(self, config: dict[str, Any]) -> None: ...
     def close(self) -> None: ...
@@ -115,6 +117,7 @@ class Controller:
         self._checkpoints = Checkpoints(settings.hub_cache)
         self._sizing = sizing(settings)
         self._absence = Absence(settings.guard.node_grace_seconds)
+        self.leftovers = Leftovers(settings.guard.held_memory_seconds)
         self._guard: MassChangeGuard | None = None
         self._past: tuple[Mapping[tuple[str, str, str], LoadTime], frozenset[tuple[str, str]]]
         self._past = ({}, frozenset())
@@ -176,7 +179,22 @@ class Controller:
         there = cluster_from(nodes, actors, self.settings.planning, state.ours)
         whole = self._absence.complete(there, at)
         self.away = self._absence.away(there)
-        return closed_by(whole, self.orders, at)
+        found = self._held(there, actors, state)
+        return closed_by(self.leftovers.mark(whole, found, at), self.orders, at)
+
+    def _held(self, cluster: Cluster, actors: list[dict[str, Any]], state: ServeState) -> dict[str, Held]:
+        """GPUs that are in use though they should be free, by the name of their node."""
+        idle_bytes = self.settings.guard.held_memory_mib * MIB
+        if not idle_bytes or not any(node.kind is DeviceKind.GPU for node in cluster.nodes):
+            return {}
+        used = used_bytes(self.dashboard.gpu_memory())
+        found = {}
+        for node in cluster.nodes:
+            in_books = occupied(node, actors, state.deployments)
+            gpus = len(node.devices)
+            if node.node_id in used and (held := left_over(used[node.node_id], gpus, in_books, idle_bytes)):
+                found[node.name] = held
+        return found
 
     def plan(
         self,
@@ -203,7 +221,13 @@ class Controller:
         plan = self._make(ordered.readings, catalog, observed, at)
         plan = self._looked_at_twice(plan, catalog, observed, at)
         self._plan = plan
-        return amended(plan, observed, self.parking.resting(now), ordered)
+        plan = amended(plan, observed, self.parking.resting(now), ordered)
+        return held_back(plan, self.leftovers.waited_for)
+
+    @property
+    def boundaries(self) -> tuple[datetime, ...]:
+        """When orders run out, models are tried again, and GPUs are waited for no longer."""
+        return (*self.orders.boundaries, *self.parking.boundaries, *self.leftovers.boundaries)
 
     def park(self, observed: Observed, loading_seconds: Mapping[str, float]) -> list[Parked | str]:
         """Leave alone what has failed, by the last plan; returns what is new.

@@ -252,7 +252,8 @@ class Daemon:
 
     def _guard(self, plan: Plan, at: datetime) -> None:
         controller = self._controller
-        self._announcer.hindrances(controller.held, controller.orders.paused(at), controller.away)
+        pause, in_use = controller.orders.paused(at), controller.leftovers.words
+        self._announcer.hindrances(controller.held, pause, controller.away, in_use)
         self._announcer.plan(plan)
         self.last_plan = plan
         self._controller.keep_promises(plan)  # before it is acted on: a daemon may be killed at any moment
@@ -354,8 +355,7 @@ class Daemon:
 
     def _return_at(self, plan: Plan) -> None:
         warn = timedelta(minutes=self._settings.calendar.warn_before_end_minutes)
-        orders, parking = self._controller.orders.boundaries, self._controller.parking.boundaries
-        coming = [when for when in (*instants(plan, warn), *orders, *parking) if when > plan.at]
+        coming = [when for when in (*instants(plan, warn), *self._controller.boundaries) if when > plan.at]
         self._jobs.at(coming, self._on_time)
         self._next_edge = min(coming, default=None)
 
@@ -383,6 +383,7 @@ class Daemon:
             orders=tuple(one for one in controller.orders.orders if one.holds(at)),
             parked=tuple(controller.parking.resting(at).values()),
             away=controller.away,
+            in_use=controller.leftovers.words,
             stuck=stuck,
             on_its_way=self._watcher.on_its_way,
             unreadable=self._watcher.unreadable,

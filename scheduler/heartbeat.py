@@ -28,7 +28,8 @@ class Heartbeat(Frozen):
     """How the daemon is. ``at`` is when it last looked at the cluster; ``problem`` what hinders it.
 
     ``waits_for`` names the daemon that holds the cluster's lease, where that is another one. ``held`` says
-    why a plan waits for a second reading. ``stuck`` has the steps that did not end, and for how long.
+    why a plan waits for a second reading, ``in_use`` which GPUs are in use that should be free. ``stuck``
+    has the steps that did not end, and for how long.
     ``lost_records`` counts what could not be written into the history.
     """
 
@@ -43,6 +44,7 @@ class Heartbeat(Frozen):
     orders: tuple[Order, ...] = ()
     parked: tuple[Parked, ...] = ()
     away: tuple[str, ...] = ()
+    in_use: str = ""
     stuck: dict[str, float] = Field(default_factory=dict)
     on_its_way: tuple[OnItsWay, ...] = ()
     unreadable: dict[str, str] = Field(default_factory=dict)

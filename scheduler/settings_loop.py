@@ -24,6 +24,12 @@ class GuardSettings(Group):
     node_grace_seconds: float = Field(
         20.0, ge=0, le=3600, description="How long a node may be gone before its models are placed elsewhere"
     )
+    held_memory_mib: int = Field(
+        2048, ge=0, le=1_048_576, description="What a GPU that nobody has may show as used; 0: not looked at"
+    )
+    held_memory_seconds: float = Field(
+        60.0, ge=0, le=86400, description="How long GPU memory that nobody has by Ray's books is waited for"
+    )
     park_seconds: float = Field(
         60.0, gt=0, le=86400, description="First pause of a model that failed to load; doubles each time"
     )

@@ -63,6 +63,17 @@ class Dashboard:
             raise self._strange(response)
         return found
 
+    def gpu_memory(self) -> list[dict[str, Any]]:
+        """What each node's agent sees of its machine, GPUs and their memory among it; seconds old.
+
+        The state API has none of that; this is what Ray's own dashboard shows.
+        """
+        response = self._ask("GET", "/nodes", accept=(200, 404, 500), params={"view": "summary"})
+        if response.status_code != 200:
+            return []  # then nothing is known of it, as where no agent runs
+        summary = self._object(response).get("data", {}).get("summary")
+        return summary if isinstance(summary, list) else []
+
     def serve_details(self) -> dict[str, Any]:
         """What Serve runs; without ``applications`` where Serve has not been started."""
         return self._object(self._ask("GET", "/api/serve/applications/"))

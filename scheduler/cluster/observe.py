@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from scheduler.cluster.dashboard import Dashboard
 from scheduler.cluster.node import Cluster, Device, DeviceKind, Node
 from scheduler.settings import GIB, MIB, PlanningSettings
 from serve_apps.contract import GPU_MEMORY_LABEL, NODE_LABEL
@@ -14,18 +13,6 @@ from serve_apps.contract import GPU_MEMORY_LABEL, NODE_LABEL
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 ACCELERATOR_RESOURCE = "accelerator_type:"
 REPLICA_NAME = "SERVE_REPLICA::"
-
-
-def observe_cluster(dashboard: Dashboard, settings: PlanningSettings, ours: Collection[str]) -> Cluster:
-    """The nodes that are alive, their devices, and what others hold of them.
-
-    Args:
-        ours: names of the Serve applications whose replicas do not count as others'.
-
-    Raises:
-        ClusterUnavailable: Ray did not answer.
-    """
-    return cluster_from(dashboard.nodes(), dashboard.actors(), settings, ours)
 
 
 def cluster_from(

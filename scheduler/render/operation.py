@@ -48,7 +48,7 @@ def show_orders(console: Console, orders: tuple[Order, ...], at: datetime) -> No
 
 def show_heartbeat(console: Console, beat: Heartbeat, at: datetime) -> None:
     """Print what keeps the daemon from doing what is planned, and what it is doing."""
-    for words in (beat.problem, beat.held):
+    for words in (beat.problem, beat.held, beat.in_use):
         if words:
             console.print(f"[yellow]! {escape(words)}[/]")
     if beat.waits_for:

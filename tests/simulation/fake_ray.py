@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +33,8 @@ APPLICATIONS = "/api/serve/applications/"
 class FakeRay:
     """A cluster of one's own. Every table may be changed at any time by the methods here.
 
-    ``down`` answers every request with 503. ``puts`` are the configurations taken so far, with when.
+    ``down`` answers every request with 503. ``left_over`` are GPUs of nodes whose memory is in use though
+    nobody has them. ``puts`` are the configurations taken so far, with when.
     """
 
     def __init__(self, clock: Callable[[], datetime], **durations: float) -> None:
@@ -43,6 +45,7 @@ class FakeRay:
         self.serve = Serve(self.rooms, **durations)
         self.started = False
         self.down = False
+        self.left_over: dict[str, int] = {}
         self.puts: list[tuple[datetime, Json]] = []
         self._http = _Server(self)
         self._thread = threading.Thread(
@@ -116,6 +119,8 @@ class FakeRay:
                 return 200, self._details()
             if method == "GET" and path == "/api/v0/nodes":
                 return 200, _listed(list(self._nodes.values()))
+            if method == "GET" and path == "/nodes":
+                return 200, {"result": True, "msg": "", "data": {"summary": self._summary()}}
             if method == "GET" and path == "/api/v0/actors":
                 return 200, _listed(self._actors())
             return 404, "404: Not Found"
@@ -141,6 +146,20 @@ class FakeRay:
             "applications": {name: _application(app, self._nodes) for name, app in self.serve.apps.items()},
         }
 
+    def _summary(self) -> list[Json]:
+        """What the agents of the nodes see: memory of GPUs that are had, and of those in ``left_over``."""
+        needed: dict[str, float] = dict.fromkeys(self.rooms, 0.0)
+        for app in self.serve.apps.values():
+            for one in app.held:
+                needed[one.node or ""] += one.needs.num_gpus
+        found = []
+        for name, row in self._nodes.items():
+            gpus = int(row["resources_total"].get("GPU", 0)) if row["state"] == "ALIVE" else 0
+            in_use = math.ceil(needed[name]) + self.left_over.get(name, 0)
+            listed = [_gpu(index, index < in_use) for index in range(gpus)]
+            found.append({"raylet": {"nodeId": row["node_id"], "state": row["state"]}, "gpus": listed})
+        return found
+
     def _actors(self) -> list[Json]:
         return [
             {
@@ -154,6 +173,18 @@ class FakeRay:
             for one in app.held
             if one.node is not None
         ]
+
+
+def _gpu(index: int, in_use: bool) -> Json:
+    return {
+        "index": index,
+        "name": "Fake GPU",
+        "uuid": f"GPU-{index}",
+        "utilizationGpu": 0,
+        "memoryUsed": 60_000 if in_use else 500,
+        "memoryTotal": 81_920,
+        "processesPids": [],
+    }
 
 
 def _node_id(name: str) -> str:

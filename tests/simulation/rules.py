@@ -53,6 +53,7 @@ class Rules:
         listed = {one["name"]: one for one in config["applications"]}
         self._others(listed)
         self._room(config["applications"])
+        self._held(listed)
         self._causes(listed)
         self._again_and_again(listed)
         self._replicas(config["applications"])
@@ -74,6 +75,18 @@ class Rules:
         for node, gpus in wanted.items():
             there = self._week.ray.rooms[node].gpus
             self._require(gpus <= there + 1e-6, f"{node} is given {gpus:g} GPUs and has {there:g}")
+
+    def _held(self, listed: dict[str, Any]) -> None:
+        """What is new is not given a GPU whose memory is still in use."""
+        week, needed, new = self._week, defaultdict[str, float](float), set[str]()
+        for name, one in listed.items():
+            args = one.get("args") or {}
+            if args.get("kind") == "model":
+                needed[args["node"]] += args["num_gpus"] * one["deployments"][0]["num_replicas"]
+                new |= {args["node"]} if name not in week.running() else set()
+        for node in new & set(week.ray.left_over):
+            room = week.ray.rooms[node].gpus - week.ray.left_over[node]
+            self._require(needed[node] <= room, f"{node} is given {needed[node]:g} GPUs, {room:g} are free")
 
     def _causes(self, listed: dict[str, Any]) -> None:
         week, at = self._week, self._week.clock()

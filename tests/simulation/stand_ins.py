@@ -104,6 +104,12 @@ class FakeCockpit:
     def actors(self) -> list[Json]:
         return self._rows("/api/v0/actors")
 
+    def gpu_memory(self) -> list[Json]:
+        found = self._ask("GET", "/nodes")
+        assert isinstance(found, dict)
+        rows: list[Json] = found["data"]["summary"]
+        return rows
+
     def serve_details(self) -> Json:
         if self.blank_until is not None and self._clock() < self.blank_until:
             return {"applications": {}}

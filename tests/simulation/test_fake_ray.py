@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 
 from scheduler.cluster.dashboard import Dashboard, Rejected
-from scheduler.cluster.observe import observe_cluster
+from scheduler.cluster.leftovers import used_bytes
+from scheduler.cluster.node import Cluster as Nodes
+from scheduler.cluster.observe import cluster_from
 from scheduler.settings import GIB, PlanningSettings
 from serve_apps import contract
 from tests.google_server import FakeClock
 from tests.ray_cluster import RayCluster, wait_until
 from tests.simulation.fake_ray import FakeRay, fake_ray
 from tests.simulation.fake_serve import Needs
+from tests.simulation.stand_ins import FakeCockpit
 
 START = datetime(2026, 3, 25, 8, 0, tzinfo=UTC)
 MODEL = f"{contract.MODEL_APPLICATION_PREFIX}contract"
@@ -61,7 +64,7 @@ def model(num_gpus: float = 1.0, node: str = "gpu-b", name: str = MODEL, **optio
 class Cluster:
     """Either dashboard: the product's client on it, and a way to let time pass."""
 
-    dashboard: Dashboard
+    dashboard: Dashboard | FakeCockpit
     wait: Callable[[Callable[[], bool], float, str], None]
 
     def put(self, *applications: dict[str, Any]) -> None:
@@ -82,6 +85,11 @@ class Cluster:
             return self.apps().get(name, {}).get("status") == status
 
         self.wait(reached, 120, f"{name} is {status or 'gone'}")
+
+
+def observed(cluster: Cluster, *ours: str) -> Nodes:
+    """The cluster as the product reads it."""
+    return cluster_from(cluster.dashboard.nodes(), cluster.dashboard.actors(), PlanningSettings(), ours)
 
 
 @pytest.fixture
@@ -124,7 +132,13 @@ def real(ray_cluster: RayCluster, tmp_path: Path) -> Iterator[Cluster]:
     cluster.dashboard.close()
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.ray)])
+@pytest.fixture
+def in_place(ray: FakeRay, clock: FakeClock, fake: Cluster) -> Cluster:
+    """The stand-in without a network between, as the simulated weeks have it."""
+    return Cluster(FakeCockpit(ray, clock), fake.wait)
+
+
+@pytest.fixture(params=["fake", "in_place", pytest.param("real", marks=pytest.mark.ray)])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     """One after the other."""
     found: Cluster = request.getfixturevalue(request.param)
@@ -220,13 +234,24 @@ def test_a_replica_for_which_no_node_has_room_stays_deploying_without_a_node(clu
 
 
 def test_nodes_are_listed_as_the_product_reads_them(cluster: Cluster) -> None:
-    found = observe_cluster(cluster.dashboard, PlanningSettings(), ())
+    found = observed(cluster)
     node = found.named("gpu-b")
     assert node is not None
     assert [device.memory_bytes for device in node.devices] == [80 * GIB, 80 * GIB]
     head = found.named("cpu-0")
     assert head is not None
     assert (head.is_head, head.devices) == (True, ())
+
+
+def test_the_agents_of_all_nodes_tell_the_memory_of_their_gpus(cluster: Cluster) -> None:
+    """Those of the real cluster are only counted by Ray: its agents see none."""
+    alive = {node["node_id"] for node in cluster.dashboard.nodes() if node["state"] == "ALIVE"}
+    cluster.wait(lambda: alive <= _told(cluster), 30, "every agent has told")
+    assert set(used_bytes(cluster.dashboard.gpu_memory())) <= alive
+
+
+def _told(cluster: Cluster) -> set[str]:
+    return {one["raylet"].get("nodeId", "") for one in cluster.dashboard.gpu_memory() if "gpus" in one}
 
 
 # --- what is shown on the stand-in only --------------------------------------------------------------------
@@ -264,7 +289,7 @@ def test_room_is_enforced_and_freed(fake: Cluster) -> None:
 
 def held(cluster: Cluster, *ours: str) -> list[float]:
     """What others than ``ours`` hold of each GPU of gpu-b."""
-    node = observe_cluster(cluster.dashboard, PlanningSettings(), ours).named("gpu-b")
+    node = observed(cluster, *ours).named("gpu-b")
     assert node is not None
     return [device.taken_share for device in node.devices]
 
@@ -312,6 +337,6 @@ def test_a_node_that_dies_takes_its_replicas_and_gets_them_again(fake: Cluster, 
     fake.becomes(MODEL, "RUNNING")
     ray.kill_node("gpu-b")
     assert fake.apps()[MODEL]["status"] == "DEPLOYING"
-    assert observe_cluster(fake.dashboard, PlanningSettings(), ()).named("gpu-b") is None
+    assert observed(fake).named("gpu-b") is None
     ray.add_node("gpu-b", gpus=2)
     fake.becomes(MODEL, "RUNNING")

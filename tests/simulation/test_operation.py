@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,6 +168,38 @@ def test_one_booking_that_is_deleted_goes_at_the_next_reading(lab: World) -> Non
     lab.calendar.cancel("running")
     lab.poll()
     assert "phi" not in lab.serving()
+
+
+def test_what_comes_to_a_gpu_whose_memory_is_still_in_use_waits_and_says_so(tmp_path: Path) -> None:
+    options: dict[str, Any] = OPTIONS | {"gpus": {"gpu-a": 1}, "guard": {"held_memory_seconds": 7200}}
+    with world(tmp_path, "2026-03-25T10:00", **options) as lab:
+        lab.calendar.add("llama", "2026-03-25T11:00", "2026-03-25T13:00")
+        lab.ray.left_over = {"gpu-a": 1}
+        lab.run_until("2026-03-25T11:05")
+        assert lab.models() == {}
+        assert lab.heartbeat.in_use.startswith(
+            "Nobody has it by Ray's books, but the memory of a GPU of gpu-a"
+        )
+        assert len(said(lab, "is still in use, so what shall come there waits")) == 1
+        lab.ray.left_over.clear()
+        lab.run_for(minutes=10)
+        assert lab.serving() == {"llama"}
+        assert lab.heartbeat.in_use == ""
+
+
+def test_memory_that_stays_in_use_is_done_without(tmp_path: Path) -> None:
+    options: dict[str, Any] = OPTIONS | {"gpus": {"gpu-a": 1, "gpu-b": 1}}
+    with world(tmp_path, "2026-03-25T10:00", **options) as lab:
+        lab.calendar.add("llama", "2026-03-25T11:00", "2026-03-25T13:00")
+        lab.poll()
+        plan = lab.daemon.last_plan
+        assert plan is not None
+        node = plan.upcoming[0].node
+        lab.ray.left_over = {node: 1}
+        lab.run_until("2026-03-25T11:00")
+        assert lab.serving() == {"llama"}
+        assert node not in {one.config["args"].get("node") for one in lab.ray.serve.apps.values()}
+        assert f"the memory of a GPU of {node} stays in use, and is done without" in lab.heartbeat.in_use
 
 
 def test_a_node_that_is_gone_for_a_moment_moves_nothing(lab: World) -> None:

@@ -400,6 +400,13 @@ def _full_disk(week: Week) -> None:
         connection.execute("PRAGMA query_only = 1")
 
 
+def _memory_held(week: Week) -> None:
+    name = week.chance.choice(list(GPUS))
+    if name not in week.ray.left_over:
+        week.ray.left_over[name] = 1
+        week.later(week.chance.uniform(5, 300), lambda: week.ray.left_over.pop(name) and None)
+
+
 def _others_come_and_go(week: Week) -> None:
     app = {"name": f"other{week.chance.randrange(9)}", "route_prefix": None, "import_path": "other:app"}
     week.ray.serve.builders["other:app"] = lambda _: Needs("other")
@@ -469,6 +476,7 @@ FAULTS: dict[str, Callable[[Week], None]] = {
     "clock forward": _clock_forward,
     "clock back": _clock_back,
     "disk full": _full_disk,
+    "memory held": _memory_held,
     "others": _others_come_and_go,
     "people edit": _people_edit,
     "pause": _pause,
