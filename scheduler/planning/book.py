@@ -70,8 +70,9 @@ class Seat:
 class Fit:
     """What one kind of need comes to, by node: whole GPUs, or units of a share; 0 where neither.
 
-    ``drawn`` is the memory of the whole GPUs it takes, in bytes; ``cost`` ranks the open nodes for whole
-    GPUs and ``opening`` for a share of one that nobody uses yet, smaller first, less what is free there.
+    ``drawn`` is the memory of the whole GPUs it takes, in bytes, and for each of them that of the largest
+    there is: fewer GPUs come before less memory. ``cost`` ranks the open nodes for whole GPUs and
+    ``opening`` for a share of one that nobody uses yet, smaller first, less what is free there.
     ``possible``: some node could seat it if nothing of anybody ran; ``shares``: on some it takes a share.
     """
 
@@ -99,7 +100,9 @@ class Book:
         self.edges: list[float] = sorted({0.0, *edges})
         self.pool_size: Units = np.array([_whole_free(node) for node in self.nodes], dtype=np.int32)
         self.pool = Profile(len(self.edges), self.pool_size)
-        self._memory = np.array([_device_bytes(node) for node in self.nodes], dtype=np.float64)
+        memory = np.array([_device_bytes(node) for node in self.nodes], dtype=np.float64)
+        # fewer GPUs come before less memory
+        self._worth = memory + memory.max(initial=0.0)
         self._cpu = np.array([node.kind is DeviceKind.CPU for node in self.nodes], dtype=np.bool_)
         self._open = np.array([not node.closed for node in self.nodes], dtype=np.bool_)
         self._open_for = (self._open & ~self._cpu, self._open & self._cpu)
@@ -160,9 +163,9 @@ class Book:
         whole, share = np.ascontiguousarray(on_kinds[self._kind_of].T)
         shares = bool((share > 0).any())
         possible = shares or bool(((whole > 0) & (whole <= self._devices)).any())
-        drawn = whole * self._memory
+        drawn = whole * self._worth
         cost = np.where((whole > 0) & self._open, drawn * 1024 - whole, FOREVER)
-        opening = np.where((share > 0) & self._open, self._memory * 1024, FOREVER)
+        opening = np.where((share > 0) & self._open, self._worth * 1024, FOREVER)
         return Fit(whole, share, drawn, cost, opening, possible, shares)
 
     def possible(self, need: Need) -> bool:
@@ -174,8 +177,8 @@ class Book:
     def find(self, need: Need, start: float, end: float, near: Iterable[int] = ()) -> Seat | None:
         """The best seat for a window, or None.
 
-        A GPU before a CPU; then a node the model is ``near``; then where the least memory is drawn that
-        nobody uses yet; then the fullest (best fit); then the first.
+        A GPU before a CPU; then a node the model is ``near``; then where the fewest GPUs and the least memory
+        are drawn that nobody uses yet; then the fullest (best fit); then the first.
         """
         first, last = self.span(start, end)
         fit = self.fit(need)
@@ -208,7 +211,7 @@ class Book:
         ranks = np.where(pool > 0, fit.opening + pool, FOREVER)
         chosen = int(ranks.argmin())
         if ranks[chosen] < FOREVER:
-            rank = (False, float(self._memory[chosen]), int(pool[chosen]))
+            rank = (False, float(self._worth[chosen]), int(pool[chosen]))
             return rank, Seat(chosen, NEW_LANE, int(fit.share[chosen]))
         return next(self._lanes_with_room(fit, first, last, cpu=True), None)
 
