@@ -68,7 +68,8 @@ def _show(controller: Controller, console: Console, hours: float = 0) -> None:
     url = controller.settings.serve.url
     if seen.beat:
         show_heartbeat(console, seen.beat, now)
-    show_status(console, seen.plan, seen.observed, seen.gateway, seen.daemon, url)
+    page = controller.settings.web.url if controller.settings.web.enabled else None
+    show_status(console, seen.plan, seen.observed, seen.gateway, seen.daemon, url, page)
     show_promises(console, seen.promises, now)
     if hours:
         for line in timeline(seen.plan, hours, max(NARROWEST, console.width)):

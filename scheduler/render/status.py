@@ -32,12 +32,20 @@ PROMISES_HOURS = 24.0
 
 
 def show_status(
-    console: Console, plan: Plan, observed: Observed, gateway: tuple[str, str], daemon: int | None, url: str
+    console: Console,
+    plan: Plan,
+    observed: Observed,
+    gateway: tuple[str, str],
+    daemon: int | None,
+    url: str,
+    page: str | None = None,
 ) -> None:
-    """Print who works, what serves, what comes and what there is."""
+    """Print who works, what serves, what comes and what there is; ``page`` is where the daemon's page is."""
     at_work = f"at work (process {daemon})" if daemon else "[yellow]not running[/]: start it with ./start.sh"
     console.print(f"[bold]Daemon[/]   {at_work}")
     console.print(f"[bold]Gateway[/]  {url}  {_gateway(gateway)}")
+    if daemon and page:
+        console.print(f"[bold]Page[/]     {page}")
     console.print("[bold]Models[/]")
     until = {p.identity: p.target.until for p in plan.placements}
     for one in observed.deployments:

@@ -59,10 +59,14 @@ class Doorkeeper:
         """Whether a ``Host`` header names this service.
 
         A page of somebody else's can have its own name lead here, and then read what it likes (DNS
-        rebinding); it cannot do so with an address.
+        rebinding). It cannot do so with an address, nor with a name without dots, as machines and
+        containers of one network have.
         """
         name = _host(host or "").lower().rstrip(".")
-        return bool(name) and (name in self._names or name.endswith(".localhost") or _is_address(name))
+        if not name or any(one.isspace() for one in name):
+            return False
+        known = name in self._names or name.endswith(".localhost")
+        return known or "." not in name.strip(".") or _is_address(name)
 
     def key_fits(self, given: str | None) -> bool:
         """Whether the right key was given; False where none was.

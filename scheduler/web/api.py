@@ -143,13 +143,22 @@ def _asking(desk: Desk, pulse: Pulse) -> APIRouter:
         ],
         start: Annotated[AwareDatetime, Query(examples=["2026-03-25T13:00:00Z"])],
         end: Annotated[AwareDatetime, Query(examples=["2026-03-25T17:00:00Z"])],
+        by: Annotated[
+            str | None,
+            Query(
+                max_length=200,
+                pattern=r"^[^\s@]+@[^\s@]+$",
+                description="Mail of who would book it, where rules ask for that",
+                examples=["ada@example.org"],
+            ),
+        ] = None,
     ) -> AnswerShown:
         """Judges a booking that nobody has made beside those that were. Nothing is booked.
 
         By the planner alone: where bookings would have to be laid out anew to make room, ``ndif-ray
         plan --what-if`` and a real booking also ask the exact solver.
         """
-        return desk.would_fit(what, _within_years(start), _within_years(end), reader)
+        return desk.would_fit(what, _within_years(start), _within_years(end), reader, by)
 
     @router.get("/events", summary="Tells when there is something new", response_class=EventSourceResponse)
     async def events() -> AsyncIterator[ServerSentEvent]:

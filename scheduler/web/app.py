@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from fastapi import FastAPI, HTTPException, Request
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -58,6 +59,7 @@ def make_app(desk: Desk, exposition: Exposition | None = None) -> FastAPI:
     _plain_routes(app, desk, exposition)
     _answer_problems(app)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.add_middleware(GZipMiddleware, minimum_size=4096, compresslevel=3)
     app.add_middleware(Door, doorkeeper=doorkeeper)
     return app
 

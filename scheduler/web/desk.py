@@ -89,6 +89,8 @@ class Desk:
     judges: Judges
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     kept: Kept = field(default_factory=Kept)
+    costs: dict[str, float] = field(default_factory=dict)
+    """How long rendering the page took last, by zoom, in seconds."""
 
     @property
     def orders(self) -> OrderBook:
@@ -142,8 +144,22 @@ class Desk:
         except OperatorError:
             return ()
 
-    def would_fit(self, what: str, start: datetime, end: datetime, sight: Sight) -> AnswerShown:
-        """What would become of a booking; nothing is booked.
+    @property
+    def asks_who(self) -> bool:
+        """Whether it matters who books."""
+        rules = self.settings.booking
+        if rules.organisers or rules.models_by_organiser or rules.gpu_hours_per_week:
+            return True
+        try:
+            catalog = load_catalog(self.settings.path(self.settings.models.catalog))
+        except OperatorError:
+            return False
+        return any(one.bookable_by for one in catalog.entries)
+
+    def would_fit(
+        self, what: str, start: datetime, end: datetime, sight: Sight, by: str | None = None
+    ) -> AnswerShown:
+        """What would become of a booking ``by`` somebody; nothing is booked.
 
         Raises:
             OperatorError: it is not understood, or cannot be judged now.
@@ -155,7 +171,7 @@ class Desk:
                 "Write it such as “Llama-70B 8xH100”.",
             )
         view, _ = self.view()
-        booking = booking_of(what, start, end, self.clock())
+        booking = booking_of(what, start, end, self.clock(), by or None)
         supposed = self.judges.ask(booking, view)
         return self._told(supposed, view, sight)
 

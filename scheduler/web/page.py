@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -31,6 +32,9 @@ PLANS_LISTED = 12
 PROMISES_LISTED = 40
 MOVES_SECONDS = 5.0
 """So old what was rendered may become."""
+DEAR_SECONDS = 0.3
+SHARE = 20.0
+"""Rendering takes no more than one second in so many, for each kind of reader."""
 MOST_BOOKINGS = 400
 """More than so many are listed by the API only."""
 Zone = Annotated[str | None, Cookie(max_length=64)]
@@ -44,6 +48,7 @@ class Question:
     what: str = ""
     start: str = ""
     end: str = ""
+    by: str = ""
 
     @property
     def asked(self) -> bool:
@@ -64,9 +69,10 @@ def page(desk: Desk, has_key: bool, openapi: Callable[[], dict[str, Any]]) -> AP
         what: Annotated[str, Query(max_length=1000)] = "",
         start: Annotated[str, Query(max_length=64)] = "",
         end: Annotated[str, Query(max_length=64)] = "",
+        by: Annotated[str, Query(max_length=200)] = "",
     ) -> Response:
         reader = replace(reader, zone=_zone(zone))
-        question = Question(what, start, end)
+        question = Question(what, start, end, by.strip())
         answer, problem = _asked(desk, question, reader) if question.asked else (None, None)
         top, rest = _live(desk, environment, reader, _zoom(zoom))
         return HTMLResponse(
@@ -79,6 +85,7 @@ def page(desk: Desk, has_key: bool, openapi: Callable[[], dict[str, Any]]) -> AP
                 problem=problem,
                 names=desk.models(),
                 has_key=has_key,
+                asks_who=desk.asks_who,
             )
         )
 
@@ -94,9 +101,10 @@ def page(desk: Desk, has_key: bool, openapi: Callable[[], dict[str, Any]]) -> AP
         what: Annotated[str, Query(max_length=1000)] = "",
         start: Annotated[str, Query(max_length=64)] = "",
         end: Annotated[str, Query(max_length=64)] = "",
+        by: Annotated[str, Query(max_length=200)] = "",
     ) -> Response:
         reader = replace(reader, zone=_zone(zone))
-        answer, problem = _asked(desk, Question(what, start, end), reader)
+        answer, problem = _asked(desk, Question(what, start, end, by.strip()), reader)
         frame = _frame(desk, reader, "week")
         return HTMLResponse(
             environment.get_template("answer.html").render(frame, answer=answer, problem=problem)
@@ -142,22 +150,28 @@ def _frame(desk: Desk, reader: Sight, zoom: Zoom) -> dict[str, Any]:
 
 def _live(desk: Desk, environment: jinja2.Environment, reader: Sight, zoom: Zoom) -> tuple[Markup, Markup]:
     """What changes by itself, above the form and below it; made once for all who see the same."""
+    # what takes long to render is rendered less often, whatever happens meanwhile
+    cost = desk.costs.get(zoom, 0.0)
+    version = desk.board.version if cost < DEAR_SECONDS else None
     # ages and the line of the present move on, too
-    moves = int(desk.clock().timestamp() / MOVES_SECONDS)
+    moves = int(desk.clock().timestamp() / max(MOVES_SECONDS, SHARE * cost))
     who = (reader.everything, reader.people, str(reader.zone))
-    key = ("live", desk.board.version, who, zoom, moves)
-    return desk.kept.get(key, partial(_made_live, desk, environment, reader, zoom))
+    return desk.kept.get(
+        ("live", version, who, zoom, moves), partial(_made_live, desk, environment, reader, zoom)
+    )
 
 
 def _made_live(
     desk: Desk, environment: jinja2.Environment, reader: Sight, zoom: Zoom
 ) -> tuple[Markup, Markup]:
+    began = time.monotonic()
     try:
         found = _seen(desk, reader, zoom)
     except OperatorError as problem:
         found = {"state": None, "waiting": f"{problem.reason} {problem.remedy}"}
     frame = _frame(desk, reader, zoom)
     top, rest = (environment.get_template(name).render(frame, **found) for name in ("top.html", "rest.html"))
+    desk.costs[zoom] = time.monotonic() - began
     return Markup(top), Markup(rest)
 
 
@@ -199,7 +213,7 @@ def _asked(desk: Desk, question: Question, reader: Sight) -> tuple[AnswerShown |
     try:
         start = _local(question.start, "The start", reader.zone)
         end = _local(question.end, "The end", reader.zone)
-        return desk.would_fit(question.what, start, end, reader), None
+        return desk.would_fit(question.what, start, end, reader, question.by), None
     except OperatorError as problem:
         return None, problem
 

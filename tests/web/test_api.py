@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from scheduler.store.orders import Order, OrderKind
 from scheduler.web.app import make_app
 from scheduler.web.desk import Desk
 from tests.scheduler.builders import NOON
-from tests.web.desk import CALENDAR, KEY, NOW, cordoned, desk_for, not_understood, remember, seen, week
+from tests.web.desk import CALENDAR, KEY, NOW, Here, cordoned, desk_for, not_understood, remember, seen, week
 
 BEARER = {"authorization": f"Bearer {KEY}"}
 ORDERS = {
@@ -43,6 +44,17 @@ ASKED = {
     "start": "2026-03-03T13:00:00Z",
     "end": "2026-03-03T17:00:00Z",
 }
+
+
+NAMES = (
+    "localhost:8280",
+    "127.0.0.1:8280",
+    "[::1]:8280",
+    "10.1.2.3",
+    "ndif.localhost",
+    "page.lab",
+    "ray:8280",
+)
 
 
 def client_of(desk: Desk, client: str = "127.0.0.1", **options: object) -> TestClient:
@@ -194,6 +206,18 @@ class TestWhatIf:
     ) -> None:
         assert client.get("/api/v1/what-if", params=ASKED | change).status_code == status
 
+    def test_rules_about_who_may_book_are_answered_for_who_asks(self, tmp_path: Path) -> None:
+        desk = desk_for(tmp_path, seen([]))
+        rules = desk.settings.booking.model_copy(update={"organisers": ("example.org",)})
+        desk = replace(desk, settings=desk.settings.model_copy(update={"booking": rules}))
+        desk = replace(desk, judges=Here(desk.settings))
+        with client_of(desk) as client:
+            assert client.get("/api/v1/what-if", params=ASKED).json()["fits"] is False
+            ours = client.get("/api/v1/what-if", params=ASKED | {"by": "ada@example.org"}).json()
+            assert ours["fits"] is True
+            assert 'name="by"' in client.get("/").text
+        assert not desk_for(tmp_path).asks_who
+
 
 class TestWhoMaySee:
     def test_elsewhere_neither_names_nor_words_are_shown(self, desk: Desk) -> None:
@@ -242,9 +266,7 @@ class TestWhoMaySee:
 
 
 class TestTheDoor:
-    @pytest.mark.parametrize(
-        "host", ["localhost:8280", "127.0.0.1:8280", "[::1]:8280", "10.1.2.3", "ndif.localhost", "page.lab"]
-    )
+    @pytest.mark.parametrize("host", NAMES)
     def test_it_goes_by_these_names(self, tmp_path: Path, host: str) -> None:
         with client_of(desk_for(tmp_path, seen([]), hosts=("page.lab",))) as client:
             assert client.get("/api/v1/state", headers={"host": host}).status_code == 200
