@@ -59,6 +59,8 @@ PREFERRED = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
     # A client that is uploading answers no pings; its websocket is not to be closed for that
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_apps.gateway.proxy:be_patient",
+    # raylets and the head's books log as the daemon and the replicas do
+    "RAY_BACKEND_LOG_JSON": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     # When we stop a node we mean now; draining would take 30 s of the 15 there are
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
