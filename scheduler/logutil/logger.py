@@ -84,9 +84,10 @@ def json_line(record: Record) -> str:
     }
     if (error := record["exception"]) is not None:
         fields["exc_text"] = "".join(traceback.format_exception(error.type, error.value, error.traceback))
-    own = {
-        name: value for name, value in record["extra"].items() if name not in OWN and value not in ("", ())
-    }
+    extra = {name: value for name, value in record["extra"].items() if name not in OWN}
+    # Loki's JSON parser passes lists over
+    texts = {name: " ".join(value) if isinstance(value, tuple) else value for name, value in extra.items()}
+    own = {name: value for name, value in texts.items() if value != ""}
     # hidden here, too: the text says what others' servers answered
     return without_secrets(json.dumps(fields | own, ensure_ascii=False, default=str))
 
