@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from scheduler.board import CalendarView
+from scheduler.settings import ROOT
 from scheduler.store.orders import Order, OrderKind
 from scheduler.web.app import make_app
 from scheduler.web.desk import Desk
@@ -153,6 +154,11 @@ class TestReading:
         assert "examples" in json.dumps(described["components"]["schemas"]["BookingShown"])
         shown = client.get("/api").text
         assert all(path in shown for path in described["paths"])
+
+    def test_every_path_stands_in_the_documentation(self, client: TestClient) -> None:
+        page = (ROOT / "docs/page.md").read_text()
+        for path in client.get("/api/v1/openapi.json").json()["paths"]:
+            assert f"{path.rpartition('/')[2]}`" in page, path
 
     def test_metrics_are_served_beside_it(self, client: TestClient) -> None:
         answer = client.get("/metrics")
