@@ -41,6 +41,9 @@ FOREIGN = (
 )
 """Variables that would make our node use another cluster's address, token or folder."""
 
+SECRETS = ("INFLUXDB_ADMIN_TOKEN", "NDIF_INFLUX__ADMIN_TOKEN", "NDIF_WEB__KEY")
+"""The daemon's alone: replicas run the code of others. The gateways read what they need from a file."""
+
 # With the default on Linux, Ray replaces 127.0.0.1 by the address of a network card and listens
 # everywhere. The name is historic; 0 makes every server of the node, and every driver, stay on loopback.
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -210,8 +213,8 @@ def environment(
     if settings.log.loki_url is not None:
         # replicas ship their logs themselves
         found["LOKI_URL"] = settings.log.loki_url
-    # the gateways read the token from a file of their own: replicas run the code of others
-    found.pop("INFLUXDB_ADMIN_TOKEN", None)
+    for name in SECRETS:
+        found.pop(name, None)
     found["HF_HOME"] = str(settings.hub_cache.parent)
     found["PYTHONUNBUFFERED"] = "1"
     return found

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from loguru import logger
+from pydantic_settings import BaseSettings
 
 from scheduler.logutil import logger as logutil
 from scheduler.logutil.decisions import DecisionLog
 from scheduler.logutil.logger import json_line, logging_of_the_service, set_up_logging
-from scheduler.settings import Settings
+from scheduler.settings import ENVIRONMENT_NAMES, Settings
 from scheduler.settings_telemetry import LogSettings
 from serve_apps.telemetry.logs import LokiHandler
 from serve_apps.telemetry.loki import LABELS, LokiShipper
@@ -254,11 +255,21 @@ def test_a_replicas_log_has_the_same_fields_and_no_line_for_each_request(loki: L
     assert "ZeroDivisionError: oops" in line["exc_text"]
 
 
-def test_nodes_are_told_of_loki_and_not_of_the_token_of_influx() -> None:
+def test_nodes_are_told_of_loki_and_of_no_secret_of_the_daemon() -> None:
     from scheduler.launch.options import environment
 
     settings = Settings(log={"loki_url": "http://loki:3100"})
-    caller = {"INFLUXDB_ADMIN_TOKEN": "secret", "INFLUXDB_ORG": "ndif"}
-    found = environment(settings, caller, head=True, has_gpu=False)
-    assert found["LOKI_URL"] == "http://loki:3100"
-    assert "INFLUXDB_ADMIN_TOKEN" not in found and "secret" not in str(found)
+    secret = [path for path, field in secrets_among(Settings) if field]
+    names = ["NDIF_" + "__".join(path).upper() for path in secret]
+    names += [name for name, path in ENVIRONMENT_NAMES.items() if path in secret]
+    assert "INFLUXDB_ADMIN_TOKEN" in names and "NDIF_WEB__KEY" in names
+    found = environment(settings, dict.fromkeys([*names, "OTHER"], "s3cret"), head=True, has_gpu=False)
+    assert found["LOKI_URL"] == "http://loki:3100" and found["OTHER"] == "s3cret"
+    assert not set(names) & set(found)
+
+
+def secrets_among(tree: type[BaseSettings]) -> Iterator[tuple[tuple[str, str], bool]]:
+    """Each setting of a group, and whether it is a secret."""
+    for name, group in tree.model_fields.items():
+        for inner, field in getattr(group.annotation, "model_fields", {}).items():
+            yield (name, inner), "SecretStr" in str(field.annotation)
