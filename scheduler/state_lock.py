@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from filelock import FileLock, Timeout
+from loguru import logger
 
 from scheduler.errors import OperatorError
 from scheduler.settings import Settings
@@ -28,7 +29,6 @@ class StateLock:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
-            self._pid_file.write_text(str(os.getpid()))
         except Timeout as error:
             raise OperatorError(
                 f"Another daemon (process {holder(self._folder) or 'unknown'}) already works with the "
@@ -40,6 +40,12 @@ class StateLock:
                 f"The state directory {self._folder} cannot be written to: {error}.",
                 "Correct its permissions or make room on its disk, or set NDIF_STATE_DIR.",
             ) from error
+        try:
+            self._pid_file.write_text(str(os.getpid()))
+        except OSError as error:  # a full disk must not keep a daemon from its work
+            logger.warning(
+                "{} cannot be written: {}. Others cannot see who works here.", self._pid_file, error
+            )
         return self
 
     def __exit__(

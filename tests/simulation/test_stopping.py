@@ -1,13 +1,14 @@
-"""A daemon of its own process is stopped with SIGTERM while Serve has not answered yet."""
+"""A daemon in a process of its own: stopped while Serve has not answered, started on a disk that is full."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,8 +46,16 @@ class SlowRay(FakeRay):
         return answered or (503, "Nobody waits for this any more.")
 
 
+def no_room() -> None:
+    """From now on nothing can be written into any file of this process."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
 @contextmanager
-def daemon(folder: Path, ray: FakeRay) -> Iterator[subprocess.Popen[bytes]]:
+def daemon(
+    folder: Path, ray: FakeRay, before: Callable[[], None] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     environment = os.environ | {
         "NDIF_STATE_DIR": str(folder / "state"),
         "NDIF_CONFIG": str(folder / "settings.yml"),
@@ -59,7 +68,8 @@ def daemon(folder: Path, ray: FakeRay) -> Iterator[subprocess.Popen[bytes]]:
         "HF_HOME": str(folder / "huggingface"),
         "HF_ENDPOINT": "http://127.0.0.1:9",
     }
-    process = subprocess.Popen([sys.executable, "-m", "scheduler", "run"], env=environment, cwd=ROOT)
+    command = [sys.executable, "-m", "scheduler", "run"]
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, preexec_fn=before)
     try:
         yield process
     finally:
@@ -68,15 +78,20 @@ def daemon(folder: Path, ray: FakeRay) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
+def book(folder: Path) -> None:
+    """Phi, from now on for an hour."""
+    write_models(folder)
+    (folder / "settings.yml").write_text("")
+    start = now()
+    calendar = folder / "calendar.ics"
+    write_starter_calendar(calendar, title="phi", start=start, end=start + timedelta(hours=1), now=start)
+
+
 @pytest.mark.parametrize("takes_up_first", [True, False], ids=["taken up", "not taken up"])
 def test_a_daemon_that_is_stopped_while_it_applies_ends_and_the_next_one_carries_on(
     takes_up_first: bool, tmp_path: Path
 ) -> None:
-    write_models(tmp_path)
-    (tmp_path / "settings.yml").write_text("")
-    start = now()
-    calendar = tmp_path / "calendar.ics"
-    write_starter_calendar(calendar, title="phi", start=start, end=start + timedelta(hours=1), now=start)
+    book(tmp_path)
     ray = SlowRay(takes_up_first)
     ray.add_node("gpu-a", gpus=1)
     ray.start()
@@ -102,6 +117,34 @@ def test_a_daemon_that_is_stopped_while_it_applies_ends_and_the_next_one_carries
         assert not replicas or _replicas(ray) == replicas
     finally:
         ray.may_answer.set()
+        ray.stop()
+
+
+@pytest.mark.parametrize("first_start", [True, False], ids=["first start", "later start"])
+def test_a_daemon_that_is_started_on_a_full_disk_does_its_work_and_says_so(
+    first_start: bool, tmp_path: Path
+) -> None:
+    book(tmp_path)
+    ray = SlowRay(takes_up_first=True)
+    ray.may_answer.set()
+    ray.add_node("gpu-a", gpus=1)
+    ray.start()
+    try:
+        if not first_start:
+            with daemon(tmp_path, ray) as process:
+                wait_until(lambda: "RUNNING" in _models(ray).values(), 30, "phi serves")
+                process.kill()
+            ray.serve.put({"applications": []}, now())
+            wait_until(lambda: not _models(ray), 30, "phi is gone")
+        with daemon(tmp_path, ray, no_room) as process:
+            wait_until(lambda: "RUNNING" in _models(ray).values(), 30, "phi serves")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(STOPPED_SECONDS) == 0
+            assert process.stderr is not None
+            said = process.stderr.read().decode()
+        assert "cannot be written" in said
+        assert "Traceback" not in said
+    finally:
         ray.stop()
 
 
