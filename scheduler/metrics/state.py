@@ -77,7 +77,8 @@ class BoardCollector(Collector):
 
     def _state(self, view: View, now: datetime) -> list[Family]:
         plan, observed, beat = view.plan, view.observed, view.beat
-        ages = [(one.name, one.age(now)) for one in view.calendars]
+        # a daemon that waits for another reads no calendar, and looks at no gateway
+        ages = [(one.name, one.age(now)) for one in view.calendars] if view.lease.ours else []
         hindered = {
             "problem": bool(beat.problem),
             "held": bool(beat.held),
@@ -93,7 +94,7 @@ class BoardCollector(Collector):
                 [((name,), math.inf if age is None else age.total_seconds()) for name, age in ages],
             ),
             _gauge(table.PARKED, [((), len(beat.parked))]),
-            _gauge(table.GATEWAY_UP, [((), view.gateway is not None and view.gateway[0] == "RUNNING")]),
+            _gauge(table.GATEWAY_UP, [((), view.gateway[0] == "RUNNING")] if view.gateway else []),
         ]
         if plan is not None:
             found += _bookings(plan, observed, now)

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from scheduler.board import Board, CalendarView, View
+from scheduler.front import Lease
 from scheduler.heartbeat import Heartbeat
 from scheduler.metrics import table
 from scheduler.metrics.prometheus import PrometheusMeter, exposition_of, new_registry
@@ -193,6 +194,18 @@ def test_a_calendar_that_was_never_read_is_infinitely_old() -> None:
         for sample in family.samples
     }
     assert ages == {"lab": math.inf, "ics": 7.0}
+
+
+def test_a_daemon_that_waits_for_another_says_nothing_of_what_it_does_not_look_at() -> None:
+    board = Board()
+    beat = Heartbeat(pid=1, started=NOON, at=NOON, passes=1, waits_for="another")
+    board.publish(
+        View(beat, calendars=(CalendarView("lab", None),), lease=Lease(ours=False, holder="another"))
+    )
+    collector = BoardCollector(board, max_stale_seconds=60.0, disks={}, on_disk=lambda: ())
+    told = {family.name: [one.value for one in family.samples] for family in collector.collect()}
+    assert told[table.LEADING.name] == [0]
+    assert told[table.CALENDAR_AGE.name] == told[table.GATEWAY_UP.name] == []
 
 
 @pytest.fixture(scope="module")
