@@ -42,6 +42,7 @@ _DTYPES: dict[str, Dtype] = {
     "fp16": "float16",
     "f16": "float16",
     "half": "float16",
+    "int8": "int8",
 }
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
@@ -123,7 +124,7 @@ READERS = {
     "revision": Field(_revision, "a branch, tag or commit without spaces", "main"),
     "task": Field(_task, "a task of the Hub such as text-generation", "text-generation"),
     "replicas": Field(_whole_number(1, MAX_REPLICAS), f"a whole number from 1 to {MAX_REPLICAS}", "2"),
-    "dtype": Field(_dtype, "one of float32, bfloat16 and float16", "bfloat16"),
+    "dtype": Field(_dtype, "one of float32, bfloat16, float16 and int8", "bfloat16"),
     "gpus": Field(_whole_number(1, MAX_GPUS), f"a whole number from 1 to {MAX_GPUS}, or such as 8xH100", "1"),
     "accelerator": Field(
         _accelerator,

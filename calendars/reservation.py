@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
+"""What weights are kept in; ``int8`` is reckoned with in bfloat16."""
 
 MODEL_CLASS = "nnsight.modeling.transformers.TransformersModel"
 """The nnsight class every model is served with; the part of a model key before its colon."""

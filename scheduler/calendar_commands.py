@@ -7,7 +7,7 @@ import secrets
 import sys
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Any
+from typing import Any, get_args
 
 import click
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from calendars.event_text import MAX_TITLE_CHARACTERS, Problem, parse_event, render_request
-from calendars.reservation import MAX_GPUS, MAX_PRIORITY, MAX_REPLICAS, ModelRequest, Reservation
+from calendars.reservation import MAX_GPUS, MAX_PRIORITY, MAX_REPLICAS, Dtype, ModelRequest, Reservation
 from calendars.source import CalendarUnavailable, NewEvent
 from scheduler import calendar_desk as desk
 from scheduler.agenda import Agenda, Checked, Judged
@@ -120,7 +120,7 @@ def doctor(as_json: bool) -> Exit:
     "--to", "end", required=True, metavar="TIME", help="When it ends; 16:00 and +2h go by the start."
 )
 @click.option("--replicas", type=click.IntRange(1, MAX_REPLICAS), help="How many copies.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.")
+@click.option("--dtype", type=click.Choice(get_args(Dtype)), help="Of the weights.")
 @click.option("--gpus", type=click.IntRange(1, MAX_GPUS), help="Whole GPUs for each replica.")
 @click.option("--accelerator", metavar="KIND", help="Kind of GPU, such as H100.")
 @click.option("--priority", type=click.IntRange(-MAX_PRIORITY, MAX_PRIORITY), help="Higher goes first.")

@@ -218,7 +218,7 @@ def _configured_dtype(model: Model, cache: Path) -> Dtype | None:
     path = _cached(model, "config.json", cache)
     config = json.loads(path.read_text()) if path else {}
     name = config.get("dtype") or config.get("torch_dtype")
-    return next((dtype for dtype in DTYPE_BYTES if dtype == name), None)
+    return next((dtype for dtype in STORED.values() if dtype == name), None)
 
 
 def _on_hub(model: Model) -> Checkpoint | None:

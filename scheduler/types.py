@@ -14,7 +14,7 @@ from pydantic import Field
 from calendars.reservation import MODEL_CLASS, Accelerator, Dtype, Frozen, UtcDatetime
 from scheduler.cluster.node import Cluster, DeviceKind
 
-DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 DEFAULT_TASK = "text-generation"
 MAX_PARAMETERS = 10**15
 """More than any model has; bounds what a stranger's checkpoint can claim."""

@@ -28,7 +28,7 @@ GATEWAY_DEPLOYMENT = "Gateway"
 MODEL_IMPORT_PATH = "serve_apps.model.app:build"
 GATEWAY_IMPORT_PATH = "serve_apps.gateway.app:build"
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 class _Agreed(BaseModel):

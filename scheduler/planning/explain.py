@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 
+from calendars.reservation import Dtype
 from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import WHOLE, Need
@@ -30,6 +31,13 @@ MAX_ANSWERS = 32
 """So many nodes are asked what they could offer, those that lack least first."""
 NODES_SEARCHED = 8
 """So many nodes are searched for the fewest bookings in the way."""
+SMALLER: dict[Dtype, tuple[Dtype, ...]] = {
+    "float32": ("bfloat16", "int8"),
+    "bfloat16": ("int8",),
+    "float16": ("int8",),
+    "int8": (),
+}
+"""What weights may be kept in instead, the least change first."""
 SLOTS_TRIED = 8
 """So many later starts are tried for a booking of several replicas."""
 
@@ -137,8 +145,13 @@ def reason(admission: Admission, ask: Ask, got: int, considered: Iterable[NodeAn
 def refusal(
     admission: Admission, ask: Ask, one: Booked, booked: Mapping[str, Booked], sizing: Sizing
 ) -> Refusal:
-    """What is in a booking's way, when it would fit, for how long it does, and what else would help."""
+    """What is in a booking's way, when it would fit, for how long it does, and what else would help.
+
+    Of what no node could ever take only the last is told.
+    """
     start = max(ask.start, admission.at)
+    if not admission.book.possible(ask.need):
+        return Refusal(helps=tuple(_helps(admission, replace(ask, start=start), one, sizing)))
     openings = admission.book.openings(ask.need, start)
     longest = openings.longest()
     until = longest[1] if longest and ask.replicas == 1 else None
@@ -181,10 +194,11 @@ def _helps(admission: Admission, ask: Ask, one: Booked, sizing: Sizing) -> Itera
     if fits:
         yield Help(code=HelpCode.FEWER_REPLICAS, value=str(fits))
     tried = replace(ask, key=f"{ask.key} otherwise")
-    if one.dtype == "float32" and one.parameters:
-        halved = sizing.footprint_bytes(Checkpoint(parameters=one.parameters, source="booking"), "bfloat16")
-        if admission.would(replace(tried, need=replace(ask.need, footprint_bytes=halved))) == ask.replicas:
-            yield Help(code=HelpCode.SMALLER_DTYPE, value="bfloat16")
+    for dtype in SMALLER[one.dtype] if one.parameters else ():
+        less = sizing.footprint_bytes(Checkpoint(parameters=one.parameters, source="booking"), dtype)
+        if admission.would(replace(tried, need=replace(ask.need, footprint_bytes=less))) == ask.replicas:
+            yield Help(code=HelpCode.SMALLER_DTYPE, value=dtype)
+            break
     if ask.need.accelerator:
         anywhere = replace(ask.need, accelerator=None)
         if admission.would(replace(tried, need=anywhere)) == ask.replicas:

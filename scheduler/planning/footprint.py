@@ -35,9 +35,14 @@ class Sizing:
     download_bytes_per_second: float = 200.0 * MIB
 
     def footprint_bytes(self, checkpoint: Checkpoint, dtype: Dtype) -> int:
-        """Memory one replica needs: parameters at their dtype, and the padding."""
+        """Memory one replica needs: parameters at their dtype, and the padding.
+
+        The padding of int8 is that of 16 bits, in which it is reckoned with and keeps what is no matrix
+        of a layer: embeddings and the output.
+        """
         weights = checkpoint.parameters * DTYPE_BYTES[dtype]
-        return math.ceil(weights * (1 + self.padding_fraction)) + self.padding_bytes
+        padded = checkpoint.parameters * max(DTYPE_BYTES[dtype], DTYPE_BYTES["bfloat16"])
+        return math.ceil(weights + padded * self.padding_fraction) + self.padding_bytes
 
     def lead_seconds(self, footprint_bytes: int, tier: Tier = Tier.REMOTE) -> float:
         """Time from the decision to deploy until the model serves, as far as can be known."""

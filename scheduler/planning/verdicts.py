@@ -126,9 +126,10 @@ class Judge:
         possible = self.admission.book.possible(ask.need)
         if explained or not possible:
             considered = explain.answers(self.admission, ask.need, start, ask.end, self.booked)
-        if explained and possible:
-            known = explain.refusal(self.admission, ask, one, self.booked, self.sizing)
-            refusal = known.model_copy(update=_proof(self.proofs.get(ask.key)))
+        if explained:
+            refusal = explain.refusal(self.admission, ask, one, self.booked, self.sizing)
+        if refusal and possible:
+            refusal = refusal.model_copy(update=_proof(self.proofs.get(ask.key)))
         reason = explain.reason(self.admission, ask, got, considered)
         broken = self.broken.get(ask.key)
         if broken is not None:

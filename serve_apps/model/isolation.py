@@ -48,7 +48,9 @@ class ModelBaseline:
         ]
         self._settings = [(item, _attributes(item)) for item in settings if item is not None]
         self._attention = model.attn_implementation
-        self._tensors = dict(self._module.named_parameters()) | dict(self._module.named_buffers())
+        weights = dict(self._module.named_parameters()) | dict(self._module.named_buffers())
+        self._parts = [(whole, part) for whole in weights.values() if (part := _parts(whole))]
+        self._tensors = _plain(weights)
         self._marks = {name: _mark(tensor) for name, tensor in self._tensors.items()}
 
     def restore(self) -> None:
@@ -57,6 +59,10 @@ class ModelBaseline:
         self._model._remoteable_set_env({"attn_implementation": self._attention})
         for owner, attributes in [*self._modules, *self._settings]:
             _put_back(owner, attributes)
+        for whole, parts in self._parts:
+            for name, part in parts.items():
+                if getattr(whole, name) is not part:
+                    setattr(whole, name, part)
         for parameter in self._module.parameters():
             parameter.grad = None
             if parameter.requires_grad:
@@ -74,13 +80,28 @@ class ModelBaseline:
             raise RuntimeError(f"A traced block changed weights, {changed[0]} among them.")
         import torch
 
-        originals = self._reload()
+        originals = _plain(self._reload())
         with torch.no_grad():
             # a change by way of .data leaves no trace but in the values: all are put back
             for name, tensor in self._tensors.items():
                 tensor.data = self._marks[name].storage
                 tensor.copy_(originals[name])
         self._marks = {name: _mark(tensor) for name, tensor in self._tensors.items()}
+
+
+def _parts(tensor: Any) -> Weights:
+    """What a quantised tensor is made of, by name: its integers and their scale. Nothing for others."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    return {name: getattr(tensor, name) for name in flatten()[0]} if flatten else {}
+
+
+def _plain(weights: Weights) -> Weights:
+    """The same with the parts of quantised tensors in their place."""
+    found: dict[str, Any] = {}
+    for name, tensor in weights.items():
+        parts = _parts(tensor)
+        found |= {f"{name}.{part}": value for part, value in parts.items()} if parts else {name: tensor}
+    return found
 
 
 class _Mark:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from serve_apps.contract import ModelArgs
+from serve_apps.contract import Dtype, ModelArgs
 from serve_apps.model.progress import LoadingProgress
 
 logger = logging.getLogger("ray.serve")
@@ -113,6 +113,18 @@ def import_nnsight() -> None:
     import nnsight  # noqa: F401
 
 
+def precision(dtype: Dtype) -> dict[str, Any]:
+    """What transformers is told of a dtype: int8 is a byte for each weight of a matrix, and bfloat16 else."""
+    import torch
+
+    if dtype != "int8":
+        return {"dtype": getattr(torch, dtype)}
+    from torchao.quantization import Int8WeightOnlyConfig  # type: ignore[import-untyped]
+    from transformers import TorchAoConfig
+
+    return {"dtype": torch.bfloat16, "quantization_config": TorchAoConfig(Int8WeightOnlyConfig())}
+
+
 def load_model(args: ModelArgs, progress: LoadingProgress) -> Any:
     """The model as nnsight's ``TransformersModel``, on its device, without gradients on the weights.
 
@@ -129,7 +141,6 @@ def load_model(args: ModelArgs, progress: LoadingProgress) -> Any:
     device = choose_device(args.num_gpus)
 
     import_nnsight()
-    import torch
     from nnsight.modeling.transformers import TransformersModel
 
     # several whole GPUs: accelerate spreads the layers; one device: all on it
@@ -143,8 +154,8 @@ def load_model(args: ModelArgs, progress: LoadingProgress) -> Any:
             args.repo_id,
             revision=args.revision,
             task=args.task,
-            dtype=getattr(torch, args.dtype),
             dispatch=True,
+            **precision(args.dtype),
             **placement,
         )
     model._module.requires_grad_(False)
@@ -159,12 +170,10 @@ def load_model(args: ModelArgs, progress: LoadingProgress) -> Any:
 
 def original_weights(args: ModelArgs, module: Any) -> dict[str, Any]:
     """The parameters and buffers of ``module`` by name, read anew onto the CPU."""
-    import torch
-
     fresh = type(module).from_pretrained(
         args.repo_id,
         revision=args.revision,
-        dtype=getattr(torch, args.dtype),
+        **precision(args.dtype),
         **({"trust_remote_code": True} if args.trust_remote_code else {}),
     )
     return dict(fresh.named_parameters()) | dict(fresh.named_buffers())

@@ -154,6 +154,7 @@ def test_understood(title: str, description: str, request_: ModelRequest) -> Non
             "float32": ["float32", "fp32", "f32", "float", "torch.float32", "torch.float", "FLOAT32"],
             "bfloat16": ["bfloat16", "bf16", "torch.bfloat16", "BF16"],
             "float16": ["float16", "fp16", "f16", "half", "torch.half", "torch.float16"],
+            "int8": ["int8", "torch.int8", "INT8"],
         }.items()
         for spelling in spellings
     ],

@@ -247,6 +247,39 @@ def test_a_refusal_says_what_is_in_the_way_when_it_would_fit_and_what_would_help
     assert HelpCode.ANY_ACCELERATOR in {help.code for help in refused.refusal.helps}
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size", "offered"),
+    [
+        ("bfloat16", 100, "int8"),
+        ("float16", 100, "int8"),
+        ("float32", 60, "bfloat16"),
+        ("float32", 100, "int8"),
+        ("int8", 170, None),
+        ("bfloat16", 170, None),
+    ],
+)
+def test_a_smaller_precision_is_offered_where_it_would_fit(
+    dtype: str, size: float, offered: str | None
+) -> None:
+    """On a GPU of 80 GiB; sizes are those in bfloat16."""
+    asked = booking("org/c", dtype=dtype, start=1, end=3)
+    (refused,) = planned([asked], cluster(gpus("x", 1, 80)), known(c=size)).refused
+    assert refused.refusal is not None
+    said = [help.value for help in refused.refusal.helps if help.code is HelpCode.SMALLER_DTYPE]
+    assert said == ([offered] if offered else [])
+
+
+def test_a_smaller_precision_is_offered_beside_what_is_booked() -> None:
+    before = booking("org/a", start=1, end=3, booked=-30)
+    asked = booking("org/c", start=1, end=3)
+    plan = planned([before, asked], cluster(gpus("x", 1, 80)), known(a=50, c=50))
+    helps = plan.refused[0].refusal and plan.refused[0].refusal.helps
+    assert helps and [one.value for one in helps if one.code is HelpCode.SMALLER_DTYPE] == ["int8"]
+    tight = planned([before, asked], cluster(gpus("x", 1, 80)), known(a=50, c=70))
+    helps = tight.refused[0].refusal and tight.refused[0].refusal.helps
+    assert not [one for one in helps or () if one.code is HelpCode.SMALLER_DTYPE]
+
+
 def test_beyond_the_horizon_nothing_is_judged_but_what_is_too_large() -> None:
     far = [booking("org/a", start=1000, end=1001), booking("org/huge", start=1000, end=1001)]
     plan = planned(far, ONE, SIZES | known(huge=1000))

@@ -49,6 +49,12 @@ def test_a_footprint_is_parameters_at_their_dtype_and_the_padding() -> None:
     assert Sizing().footprint_bytes(checkpoint, "float32") == 4_600_000_000 + 500 * MIB
 
 
+def test_weights_of_a_byte_are_padded_like_those_of_two() -> None:
+    checkpoint = Checkpoint(parameters=1_000_000_000, source="test")
+    assert Sizing().footprint_bytes(checkpoint, "int8") == 1_300_000_000 + 500 * MIB
+    assert PLAIN.footprint_bytes(checkpoint, "int8") == 1_000_000_000
+
+
 def test_an_alias_a_repo_id_and_any_case_of_them_mean_the_same_model() -> None:
     target = one_target(
         booking("alpha", key="1"), booking("ORG/Alpha", key="2"), booking("org/alpha", key="3")
