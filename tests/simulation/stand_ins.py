@@ -8,6 +8,7 @@ held against Ray itself in ``test_fake_ray.py``.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
@@ -34,7 +35,14 @@ class StepsInPlace(Steps):
 
     def take(self, name: str, do: Callable[[], Result], deadline_seconds: float) -> Result:
         self._before(name)
-        return do()
+        began = time.monotonic()
+        try:
+            result = do()
+        except BaseException:
+            self._after(name, "failed", time.monotonic() - began)
+            raise
+        self._after(name, "done", time.monotonic() - began)
+        return result
 
 
 class FakeCalendar:
