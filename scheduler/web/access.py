@@ -89,7 +89,12 @@ class Doorkeeper:
         """Whether a request comes from this very machine, and not through a proxy on it."""
         host = _host(headers.get("host") or "").lower()
         at_home = host in LOOPBACK or host.endswith(".localhost")
-        return client in LOOPBACK and at_home and not any(one in headers for one in FORWARDED)
+        return client in LOOPBACK and at_home and not through_proxy(headers)
+
+
+def through_proxy(headers: Mapping[str, str]) -> bool:
+    """Whether a request came through a proxy that says so."""
+    return any(one in headers for one in FORWARDED)
 
 
 Bearer = Annotated[

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from scheduler.errors import OperatorError
 from scheduler.metrics.targets import metrics_targets
 from scheduler.supposing import Busy, TooLong
-from scheduler.web.access import Door, Doorkeeper
+from scheduler.web.access import Door, Doorkeeper, Reader, through_proxy
 from scheduler.web.api import api
 from scheduler.web.commands import Unknown
 from scheduler.web.desk import Desk, NothingYet
@@ -74,7 +74,11 @@ def _plain_routes(app: FastAPI, desk: Desk, exposition: Exposition | None) -> No
     if exposition is not None:
 
         @app.get("/metrics", include_in_schema=False)
-        def metrics() -> Response:
+        def metrics(request: Request, reader: Reader) -> Response:
+            # they name what is private, too, and are for Prometheus, which comes by itself
+            if through_proxy(request.headers) and not reader.everything:
+                said = {"detail": "Metrics are not told through a proxy.", "remedy": "Ask the daemon itself."}
+                raise HTTPException(403, said)
             content, media_type = exposition()
             return Response(content, headers={"content-type": media_type})
 

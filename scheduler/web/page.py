@@ -32,6 +32,8 @@ PLANS_LISTED = 12
 PROMISES_LISTED = 40
 MOVES_SECONDS = 5.0
 """So old what was rendered may become."""
+SILENT_SECONDS, SILENT_PASSES = 120.0, 6
+"""A daemon that has shown nothing for so long is told of."""
 DEAR_SECONDS = 0.3
 SHARE = 20.0
 """Rendering takes no more than one second in so many, for each kind of reader."""
@@ -188,8 +190,11 @@ def _seen(desk: Desk, reader: Sight, zoom: Zoom) -> dict[str, Any]:
     drawn = timeline(shown, bookings, nodes, past, zoom)
     linked = {bar.target for row in drawn.rows for bar in row.bars}
     met = [one for one in bookings if one.state not in ENDED]
+    age = (desk.clock() - shown.view.at).total_seconds()
+    usual = SILENT_PASSES * desk.settings.calendar.check_interval_seconds
     return {
         "state": shown.state(),
+        "silent": age if age > max(SILENT_SECONDS, usual) else 0,
         "timeline": drawn,
         "lane": LANE_PIXELS,
         "loading": [one for one in models if one.status == "loading"],

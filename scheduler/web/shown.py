@@ -126,8 +126,9 @@ class Shown:
             yield self.veil.words(beat.problem)
         if beat.waits_for:
             yield f"It waits for {beat.waits_for}, which works on this cluster."
-        if beat.held:
-            yield self.veil.words(beat.held)
+        for words in (beat.held, beat.in_use):
+            if words:
+                yield self.veil.words(words)
         for name, seconds in beat.stuck.items():
             yield f"{name[0].upper()}{name[1:]} is stuck, for {seconds:.0f} s."
         for application, why in beat.unreadable.items():

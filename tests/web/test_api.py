@@ -164,12 +164,18 @@ class TestReading:
         answer = client.get("/metrics")
         assert answer.text == "up 1\n" and answer.headers["content-type"] == "text/plain; version=0.0.4"
 
+    def test_but_not_through_a_proxy_as_they_name_what_is_private(self, client: TestClient) -> None:
+        proxied = {"x-forwarded-for": "1.2.3.4"}
+        assert client.get("/metrics", headers=proxied).status_code == 403
+        assert client.get("/metrics", headers=proxied | BEARER).status_code == 200
+
     def test_a_silent_daemon_is_not_well(self, tmp_path: Path, desk: Desk) -> None:
         with client_of(desk) as client:
             assert client.get("/healthz").status_code == 200
         late = desk_for(tmp_path, seen(week()), at=NOW + timedelta(minutes=6))
         with client_of(late) as client:
             assert client.get("/healthz").status_code == 503
+            assert "has shown nothing for 6 min" in client.get("/").text
 
     def test_where_the_history_cannot_be_read_nothing_is_shown_that_may_be_private(
         self, tmp_path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def overflow(page: Page) -> int:
 
 def live(page: Page) -> None:
     expect(page.locator("#live-sign")).to_have_text("live")
-    page.wait_for_function("document.body.dataset.refreshed > 0")
+    expect(page.locator("body")).to_have_attribute("data-refreshed", re.compile("[1-9]"))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

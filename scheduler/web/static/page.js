@@ -2,6 +2,7 @@
 "use strict";
 
 const REFRESH_EVERY_MS = 1000;
+const REFRESH_AT_LEAST_MS = 60000;
 const seen = new Map();
 let key = sessionStorage.getItem("key") || "";
 let asked = 0;
@@ -84,14 +85,24 @@ async function refresh() {
   }
 }
 
+let events = null;
+
+function deaf() {
+  events?.close();
+  events = null;
+}
+
 function listen() {
-  const events = new EventSource("/api/v1/events");
+  // a browser keeps few lines open to one server: tabs that nobody sees leave theirs to others
+  deaf();
+  if (document.hidden) return;
+  events = new EventSource("/api/v1/events");
   events.addEventListener("view", () => { sign("live", "on"); refresh(); });
   events.addEventListener("crowded", () => sign("many readers; reload for news", "off"));
   events.onerror = () => {
     sign("reconnecting", "off");
     // after some answers a browser does not try again by itself
-    if (events.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+    if (events?.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
   };
 }
 
@@ -196,7 +207,10 @@ if (byId("operator")) {
   });
 }
 
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) deaf(); else { listen(); refresh(); }
+});
+setInterval(refresh, REFRESH_AT_LEAST_MS);
 tidy(document);
 if (key) refresh();
 listen();
