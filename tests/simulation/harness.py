@@ -7,7 +7,8 @@
 
 The daemon is the product's own, with its own clients on both servers and a real key file. What it wants to be
 done in time it tells to `SimulatedJobs`, and `World.run_until` does it at that instant. Retries of the
-Google client do not pause; nothing else is different from production.
+Google client do not pause, and steps are taken in the thread of the loop; nothing else is different from
+production.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from tests.google_server import CalendarHandle, FakeClock, GoogleServer, google_
 from tests.ray_cluster import environment
 from tests.simulation.fake_ray import FakeRay, fake_ray
 from tests.simulation.jobs import SimulatedJobs
+from tests.simulation.stand_ins import StepsInPlace
 
 MODELS = {"phi": 8.0, "llama": 16.0, "qwen": 60.0, "mistral": 14.0, "giant": 900.0}
 """What people here book: alias and GiB of weights; the repo id is ``lab/ALIAS``."""
@@ -95,6 +97,7 @@ class World:
             board=self.board,
             meter=self.meter,
         )
+        self._daemon._steps = StepsInPlace(after=self.meter.stepped)
         self._daemon.begin()
 
     def stop(self) -> None:
