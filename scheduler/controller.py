@@ -17,7 +17,7 @@ from scheduler.catalog import load_catalog
 from scheduler.checkpoints import Checkpoints
 from scheduler.cluster.absence import Absence
 from scheduler.cluster.dashboard import Dashboard
-from scheduler.cluster.leftovers import Held, Leftovers, left_over, occupied, used_bytes
+from scheduler.cluster.leftovers import GpuMemory, Held, Leftovers, left_over, occupied
 from scheduler.cluster.node import Cluster, DeviceKind
 from scheduler.cluster.observe import cluster_from
 from scheduler.errors import OperatorError
@@ -117,6 +117,7 @@ class Controller:
         self._checkpoints = Checkpoints(settings.hub_cache)
         self._sizing = sizing(settings)
         self._absence = Absence(settings.guard.node_grace_seconds)
+        self._gpu_memory = GpuMemory(self.dashboard.gpu_memory)
         self.leftovers = Leftovers(settings.guard.held_memory_seconds)
         self._guard: MassChangeGuard | None = None
         self._past: tuple[Mapping[tuple[str, str, str], LoadTime], frozenset[tuple[str, str]]]
@@ -179,15 +180,17 @@ class Controller:
         there = cluster_from(nodes, actors, self.settings.planning, state.ours)
         whole = self._absence.complete(there, at)
         self.away = self._absence.away(there)
-        found = self._held(there, actors, state)
+        found = self._held(there, actors, state, at)
         return closed_by(self.leftovers.mark(whole, found, at), self.orders, at)
 
-    def _held(self, cluster: Cluster, actors: list[dict[str, Any]], state: ServeState) -> dict[str, Held]:
+    def _held(
+        self, cluster: Cluster, actors: list[dict[str, Any]], state: ServeState, at: datetime
+    ) -> dict[str, Held]:
         """GPUs that are in use though they should be free, by the name of their node."""
         idle_bytes = self.settings.guard.held_memory_mib * MIB
         if not idle_bytes or not any(node.kind is DeviceKind.GPU for node in cluster.nodes):
             return {}
-        used = used_bytes(self.dashboard.gpu_memory())
+        used = self._gpu_memory.used(at)
         found = {}
         for node in cluster.nodes:
             in_books = occupied(node, actors, state.deployments)

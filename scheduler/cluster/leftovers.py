@@ -8,7 +8,7 @@ way of the agents of Ray's dashboard, so it is known of every node.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,26 @@ from scheduler.settings import MIB
 from scheduler.types import Deployment
 
 REPLICA_NAME = "SERVE_REPLICA::"
+LOOKS_EVERY = timedelta(seconds=3)
+
+
+class GpuMemory:
+    """Bytes in use on the GPUs of all nodes, asked for no more often than the agents look.
+
+    Args:
+        ask: gives what each node's agent sees of its machine.
+    """
+
+    def __init__(self, ask: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+        self._ask = ask
+        self._asked_at: datetime | None = None
+        self._used: Mapping[str, tuple[int, ...]] = {}
+
+    def used(self, at: datetime) -> Mapping[str, tuple[int, ...]]:
+        """By node id; nothing of nodes whose agent sees no GPU."""
+        if self._asked_at is None or abs(at - self._asked_at) >= LOOKS_EVERY:
+            self._used, self._asked_at = used_bytes(self._ask()), at
+        return self._used
 
 
 def used_bytes(summary: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scheduler.amend import held_back
-from scheduler.cluster.leftovers import Held, Leftovers, left_over, occupied, used_bytes
+from scheduler.cluster.leftovers import GpuMemory, Held, Leftovers, left_over, occupied, used_bytes
 from scheduler.settings import MIB
 from scheduler.types import ActionKind, DeploymentStatus
 from tests.scheduler.builders import NOON, booking, cluster, deployed, gpus, known, planned
@@ -62,6 +62,18 @@ def test_what_the_agents_of_rays_dashboard_tell_is_read() -> None:
         {},
     ]
     assert used_bytes(summary) == {"one": (5 * MIB, 7 * MIB)}
+
+
+def test_the_agents_are_asked_no_more_often_than_they_look() -> None:
+    asked: list[int] = []
+
+    def ask() -> list[dict[str, Any]]:
+        asked.append(1)
+        return [{"raylet": {"nodeId": "one"}, "gpus": [{"index": 0, "memoryUsed": len(asked)}]}]
+
+    memory = GpuMemory(ask)
+    seen = [memory.used(NOON + seconds * SECOND)["one"] for seconds in (0, 1, 2, 3, 4, -60)]
+    assert seen == [(MIB,), (MIB,), (MIB,), (2 * MIB,), (2 * MIB,), (3 * MIB,)]
 
 
 def test_it_is_waited_for_and_then_counts_as_others() -> None:
