@@ -99,7 +99,7 @@ def test_object_store_is_small(ram: int, has_gpu: bool, expected: int) -> None:
 
 def test_object_store_fits_into_the_shared_memory_of_a_container() -> None:
     assert options.object_store_bytes(512 * GIB, 2 * GIB, has_gpu=True) == pytest.approx(1.8 * GIB, abs=1)
-    assert 0 < options.shared_memory_bytes()
+    assert options.shared_memory_bytes() > 0
 
 
 def test_the_interval_of_metrics_keeps_its_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
