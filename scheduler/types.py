@@ -204,11 +204,33 @@ class Reason(Frozen):
     remedy: str | None = None
 
 
+class Candidacy(StrEnum):
+    """What a node is to a replica that was placed: why it is there, or is not."""
+
+    CHOSEN = "chosen"
+    HAS_ONE = "has another replica"
+    AS_GOOD = "as good"  # another came first: by its name, by what was promised, or by where the weights are
+    EMPTIER = "emptier"  # kept so for what needs many GPUs at once
+    TAKES_MORE = "takes more"  # more GPUs, or larger ones
+    ONLY_CPU = "only a CPU"
+    FULL = "full"
+    NEVER = "never"  # too small, or not of the kind asked for
+    CLOSED = "closed"  # the operator lets nothing new onto it
+
+
+class NodeCount(Frozen):
+    """How many nodes are in the same case; together these are all the nodes there are."""
+
+    candidacy: Candidacy
+    nodes: int
+
+
 class NodeAnswer(Frozen):
     """What one node could offer to one replica of a model; losers are kept, too.
 
     ``free_bytes`` is the room on its best device (the best devices together, where several GPUs are
-    needed); ``held_by`` are the models and strangers that hold the rest.
+    needed); ``held_by`` are the models and strangers that hold the rest. ``candidacy`` is told where a
+    replica is placed, beside the node that was chosen.
     """
 
     node: str
@@ -224,6 +246,7 @@ class NodeAnswer(Frozen):
     why_not: str | None = None
     free_until: UtcDatetime | None = None
     free_from: UtcDatetime | None = None
+    candidacy: Candidacy | None = None
 
 
 class Proof(StrEnum):
@@ -434,7 +457,8 @@ class ActionKind(StrEnum):
 class Action(Frozen):
     """One change to what Serve runs. ``model`` is None for the gateway.
 
-    ``replicas_before`` is 0 for what is new, ``replicas`` 0 for what goes.
+    ``replicas_before`` is 0 for what is new, ``replicas`` 0 for what goes. ``considered`` are the nodes
+    that came nearest, ``candidates`` counts all there are.
     """
 
     kind: ActionKind
@@ -448,6 +472,7 @@ class Action(Frozen):
     titles: tuple[str, ...] = ()
     reason: Reason
     considered: tuple[NodeAnswer, ...] = ()
+    candidates: tuple[NodeCount, ...] = ()
     not_before: UtcDatetime | None = None
     done_by: UtcDatetime | None = None
     late_seconds: float = 0

@@ -10,6 +10,7 @@ from operator import attrgetter
 from calendars.reservation import Reading, Reservation
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
+from scheduler.planning.candidates import candidacies, with_candidacies
 from scheduler.planning.diff import diff
 from scheduler.planning.directory import directory
 from scheduler.planning.exact import Opinion, OpinionState, Question, follow, obvious, question
@@ -262,10 +263,11 @@ def _timed(
             told += 1
             need = _need(action.model.key, admission, booked)
             if need is not None:
-                answers = explain.answers(
-                    admission, need_of(need), at.timestamp(), action.until.timestamp(), booked
-                )
-                update["considered"] = tuple(sorted(answers, key=lambda answer: not answer.fits))
+                window = at.timestamp(), action.until.timestamp()
+                answers = explain.answers(admission, need_of(need), *window, booked)
+                here = admission.book.index[node.name]
+                found = candidacies(admission, action.model.key, need_of(need), here, *window)
+                update["considered"], update["candidates"] = with_candidacies(answers, admission.book, found)
         yield action.model_copy(update=update)
 
 

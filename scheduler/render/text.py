@@ -12,7 +12,7 @@ from scheduler.progress import ON_ITS_WAY, Progress, Step
 from scheduler.render.refusals import NODES_SHOWN, around, broken, late, lateness, node_lines, titles
 from scheduler.render.secrets import without_secrets
 from scheduler.render.sentences import answer, duration, gpus, listed, moment, offers, sentence, size
-from scheduler.types import Action, ActionKind, Plan, ReasonCode, Verdict, VerdictState
+from scheduler.types import Action, ActionKind, Candidacy, NodeAnswer, Plan, ReasonCode, Verdict, VerdictState
 
 SYMBOLS = {
     ActionKind.UNDEPLOY: ("-", "red"),
@@ -21,6 +21,22 @@ SYMBOLS = {
     ActionKind.DEPLOY: ("+", "green"),
     ActionKind.UPDATE: ("~", "yellow"),
     ActionKind.ROUTE: ("~", "yellow"),
+}
+CANDIDATES = {
+    Candidacy.CHOSEN: "chosen",
+    Candidacy.HAS_ONE: "with another replica",
+    Candidacy.AS_GOOD: "as good",
+    Candidacy.EMPTIER: "emptier",
+    Candidacy.TAKES_MORE: "where it takes more or larger GPUs",
+    Candidacy.ONLY_CPU: "with a CPU only",
+    Candidacy.FULL: "full",
+    Candidacy.NEVER: "that never could",
+    Candidacy.CLOSED: "closed",
+}
+BUT = {
+    Candidacy.TAKES_MORE: "takes more or larger GPUs",
+    Candidacy.EMPTIER: "would break into more that is empty",
+    Candidacy.ONLY_CPU: "has a CPU only",
 }
 UPCOMING_SHOWN = 10
 REFUSED_SHOWN = 50
@@ -117,13 +133,21 @@ def _why_here(action: Action, plan: Plan, zone: tzinfo | None) -> Iterator[str]:
     others = [one for one in action.considered if one.node != action.node]
     if here and others:
         second = next((one for one in others if one.fits), None)
-        also = f"runner-up: {second.node}, with {offers(second)}" if second else "no other node would do"
+        also = f"runner-up: {_runner_up(second)}" if second else "no other node would do"
         yield f"on {action.node}, which is left with {offers(here)}; {also}"
+    if len(action.candidates) > 1:
+        counted = [f"{one.nodes:,} {CANDIDATES[one.candidacy]}" for one in action.candidates]
+        yield f"of {sum(one.nodes for one in action.candidates):,} nodes: {', '.join(counted)}"
     wrong = [one for one in others if not one.fits]
     for one in wrong[:NODES_SHOWN]:
         yield f"not on {answer(one, plan.at, zone)}"
     if len(wrong) > NODES_SHOWN:
         yield f"nor on {len(wrong) - NODES_SHOWN} more; --json has them"
+
+
+def _runner_up(node: NodeAnswer) -> str:
+    because = f", where it {BUT[node.candidacy]}" if node.candidacy in BUT else ""
+    return f"{node.node}, with {offers(node)}{because}"
 
 
 def _takes(action: Action) -> str:
