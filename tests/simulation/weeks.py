@@ -61,7 +61,7 @@ SLOW_SECONDS = 240.0
 MOST_TICKS = 12
 CALM_BEFORE = timedelta(minutes=40)
 """So long after the last fault every booking is on time again."""
-PACES = {"watch": 5.0}
+PACES = {"watch": 10.0}
 
 
 @dataclass
