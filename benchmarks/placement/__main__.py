@@ -19,8 +19,8 @@ from benchmarks.placement.report import PAGE, PLOT, Results, drawn, machine, pag
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SIZES, LOADS = (10, 100, 1000), (0.7, 0.9, 1.0, 1.2)
-LARGEST = {"openb": 10, "philly": 100}
-"""There are not enough different jobs for more."""
+LARGEST = {"openb": 100, "philly": 100}
+"""For more, each job of the trace would have to be drawn many times over."""
 
 Case = tuple[str, int, float, int]
 T = TypeVar("T")

@@ -2,76 +2,83 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.cluster.node import DeviceKind
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import WHOLE, Book, Need
+from scheduler.planning.book import WHOLE, Need
 from scheduler.types import Candidacy, NodeAnswer, NodeCount
 
 ORDER = tuple(Candidacy)
-WITH_ROOM = (Candidacy.AS_GOOD, Candidacy.EMPTIER, Candidacy.TAKES_MORE, Candidacy.ONLY_CPU)
+CODE = {one: code for code, one in enumerate(ORDER)}
+WITH_ROOM = [CODE[one] for one in (Candidacy.AS_GOOD, Candidacy.EMPTIER, Candidacy.TAKES_MORE)]
+WITH_ROOM.append(CODE[Candidacy.ONLY_CPU])
+Codes = NDArray[np.intp]
 
 
-def candidacies(
-    admission: Admission, model: str, need: Need, chosen: int, start: float, end: float
-) -> tuple[Candidacy, ...]:
-    """What each node is beside the ``chosen`` one, to a replica of a model throughout a window."""
-    book = admission.book
-    nodes = range(len(book.nodes))
-    fit = book.fit(need)
-    first, last = book.span(start, end)
-    pool = book.pool.least(first, last)
-    takes = np.where(fit.whole > 0, fit.whole, fit.share > 0)
-    memory = np.array([node.devices[0].memory_bytes if node.devices else 0 for node in book.nodes])
-    device = np.array([len(node.devices) for node in book.nodes])
-    room = np.where(
-        fit.whole > 0, pool >= fit.whole, (pool > 0) | _room_on_lanes(book, fit.share, first, last)
-    )
-    more = (takes > takes[chosen]) | ((takes == takes[chosen]) & (memory > memory[chosen]))
-    # what it takes itself was free before
-    emptier = pool > pool[chosen] + takes[chosen]
-    found = np.full(len(nodes), ORDER.index(Candidacy.AS_GOOD))
-    found[emptier] = ORDER.index(Candidacy.EMPTIER)
-    found[more] = ORDER.index(Candidacy.TAKES_MORE)
-    if book.nodes[chosen].kind is not DeviceKind.CPU:
-        cpus = [number for number in nodes if book.nodes[number].kind is DeviceKind.CPU]
-        found[cpus] = ORDER.index(Candidacy.ONLY_CPU)
-    found[~room] = ORDER.index(Candidacy.FULL)
-    found[(takes == 0) | (takes > device)] = ORDER.index(Candidacy.NEVER)
-    found[[number for number in nodes if book.nodes[number].closed]] = ORDER.index(Candidacy.CLOSED)
-    theirs = [hold for hold in admission.of_model(model) if hold.start < end and hold.end > start]
-    found[[hold.seat.node for hold in theirs]] = ORDER.index(Candidacy.HAS_ONE)
-    found[chosen] = ORDER.index(Candidacy.CHOSEN)
-    return tuple(ORDER[code] for code in found.tolist())
+class Candidates:
+    """The nodes of an admission beside those that were chosen."""
 
+    def __init__(self, admission: Admission) -> None:
+        self._admission, self._book = admission, admission.book
+        nodes = self._book.nodes
+        self._memory = np.array([node.devices[0].memory_bytes if node.devices else 0 for node in nodes])
+        self._devices = np.array([len(node.devices) for node in nodes])
+        self._cpu = np.array([node.kind is DeviceKind.CPU for node in nodes], dtype=np.bool_)
+        self._closed = np.array([node.closed for node in nodes], dtype=np.bool_)
 
-def _room_on_lanes(book: Book, share: NDArray[np.int32], first: int, last: int) -> NDArray[np.bool_]:
-    """The nodes where a GPU that is shared already has room for a share."""
-    found = np.zeros(len(book.nodes), dtype=np.bool_)
-    least = book.lanes.least(first, last)
-    for number, lanes in book.lanes_of.items():
-        found[number] = any(
-            least[lane] >= share[number] > 0 and (lane < book.fixed or least[lane] < WHOLE) for lane in lanes
+    def beside(self, chosen: int, model: str, need: Need, start: float, end: float) -> Codes:
+        """What each node is beside the ``chosen`` one, to a replica of a model throughout a window."""
+        fit = self._book.fit(need)
+        first, last = self._book.span(start, end)
+        pool = self._book.pool.least(first, last)
+        takes = np.where(fit.whole > 0, fit.whole, fit.share > 0)
+        room = (pool >= np.maximum(fit.whole, 1)) | self._on_lanes(fit.share, first, last)
+        same, memory = takes == takes[chosen], self._memory
+        found = np.full(len(pool), CODE[Candidacy.AS_GOOD])
+        # what it takes itself was free before
+        found[pool > pool[chosen] + takes[chosen]] = CODE[Candidacy.EMPTIER]
+        found[(takes > takes[chosen]) | (same & (memory > memory[chosen]))] = CODE[Candidacy.TAKES_MORE]
+        if not self._cpu[chosen]:
+            found[self._cpu] = CODE[Candidacy.ONLY_CPU]
+        found[~room] = CODE[Candidacy.FULL]
+        found[(takes == 0) | (takes > self._devices)] = CODE[Candidacy.NEVER]
+        found[self._closed] = CODE[Candidacy.CLOSED]
+        theirs = [hold for hold in self._admission.of_model(model) if hold.start < end and hold.end > start]
+        found[[hold.seat.node for hold in theirs]] = CODE[Candidacy.HAS_ONE]
+        found[chosen] = CODE[Candidacy.CHOSEN]
+        return found
+
+    def _on_lanes(self, share: NDArray[np.int32], first: int, last: int) -> NDArray[np.bool_]:
+        """The nodes where a GPU that is shared already, or a CPU, has room for a share."""
+        book = self._book
+        found = np.zeros(len(book.nodes), dtype=np.bool_)
+        if not book.lanes_of:
+            return found
+        least = book.lanes.least(first, last)
+        numbers = np.repeat(list(book.lanes_of), [len(lanes) for lanes in book.lanes_of.values()])
+        lanes = np.fromiter(chain.from_iterable(book.lanes_of.values()), dtype=np.intp)
+        room, needed = least[lanes], share[numbers]
+        found[numbers[(needed > 0) & (room >= needed) & ((lanes < book.fixed) | (room < WHOLE))]] = True
+        return found
+
+    def told(
+        self, answers: Iterable[NodeAnswer], found: Codes
+    ) -> tuple[tuple[NodeAnswer, ...], tuple[NodeCount, ...]]:
+        """The answers with what each node is, the chosen one first; and how many of all are what."""
+        every, told = found.copy(), list[NodeAnswer]()
+        for one in answers:
+            number = self._book.index[one.node]
+            if not one.fits and every[number] in WITH_ROOM:
+                # a shared GPU that has room, but at some instant none to draw
+                every[number] = CODE[Candidacy.FULL]
+            told.append(one.model_copy(update={"candidacy": ORDER[every[number]]}))
+        told.sort(key=lambda one: CODE[one.candidacy or ORDER[-1]])
+        counted = np.bincount(every, minlength=len(ORDER)).tolist()
+        return tuple(told), tuple(
+            NodeCount(candidacy=one, nodes=n) for one, n in zip(ORDER, counted, strict=True) if n
         )
-    return found
-
-
-def with_candidacies(
-    answers: Iterable[NodeAnswer], book: Book, found: tuple[Candidacy, ...]
-) -> tuple[tuple[NodeAnswer, ...], tuple[NodeCount, ...]]:
-    """The answers with what each node is, the chosen one first; and how many of all are what."""
-    every, told = list(found), list[NodeAnswer]()
-    for one in answers:
-        number = book.index[one.node]
-        if not one.fits and every[number] in WITH_ROOM:
-            # a shared GPU that has room, but at some instant none to draw
-            every[number] = Candidacy.FULL
-        told.append(one.model_copy(update={"candidacy": every[number]}))
-    told.sort(key=lambda one: ORDER.index(one.candidacy or ORDER[-1]))
-    counted = Counter(every)
-    return tuple(told), tuple(NodeCount(candidacy=one, nodes=counted[one]) for one in ORDER if counted[one])

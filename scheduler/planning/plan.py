@@ -10,7 +10,7 @@ from operator import attrgetter
 from calendars.reservation import Reading, Reservation
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
-from scheduler.planning.candidates import candidacies, with_candidacies
+from scheduler.planning.candidates import Candidates
 from scheduler.planning.diff import diff
 from scheduler.planning.directory import directory
 from scheduler.planning.exact import Opinion, OpinionState, Question, follow, obvious, question
@@ -249,7 +249,7 @@ def _timed(
     at: datetime,
 ) -> Iterable[Action]:
     """The actions with their times, those that load a model with what the other nodes could offer, too."""
-    told = 0
+    told, others = 0, None
     for action in actions:
         node = observed.cluster.named(action.node) if action.node else None
         if action.kind not in (ActionKind.DEPLOY, ActionKind.REBUILD) or node is None or action.model is None:
@@ -266,8 +266,9 @@ def _timed(
                 window = at.timestamp(), action.until.timestamp()
                 answers = explain.answers(admission, need_of(need), *window, booked)
                 here = admission.book.index[node.name]
-                found = candidacies(admission, action.model.key, need_of(need), here, *window)
-                update["considered"], update["candidates"] = with_candidacies(answers, admission.book, found)
+                others = others or Candidates(admission)
+                found = others.beside(here, action.model.key, need_of(need), *window)
+                update["considered"], update["candidates"] = others.told(answers, found)
         yield action.model_copy(update=update)
 
 
