@@ -42,7 +42,7 @@ class BoardCollector(Collector):
     """Reads the last view there is; before the first there are only the settings and the disks.
 
     Args:
-        max_stale_seconds: the setting. ``disks`` are folders by what they hold.
+        max_stale_seconds: a setting, as is ``interval_seconds``. ``disks`` are folders by what they hold.
         on_disk: model keys with the nodes that have their weights.
         now: tells the present instant.
     """
@@ -52,18 +52,22 @@ class BoardCollector(Collector):
         board: Board,
         *,
         max_stale_seconds: float,
+        interval_seconds: float,
         disks: Mapping[str, Path],
         on_disk: Callable[[], Collection[tuple[str, str]]],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._board = board
-        self._max_stale_seconds = max_stale_seconds
+        self._limits = [
+            _gauge(table.CALENDAR_LIMIT, [((), max_stale_seconds)]),
+            _gauge(table.INTERVAL, [((), interval_seconds)]),
+        ]
         self._disks = disks
         self._on_disk = on_disk
         self._now = now
 
     def collect(self) -> list[Family]:
-        found = [_gauge(table.CALENDAR_LIMIT, [((), self._max_stale_seconds)]), *self._disk_room()]
+        found = [*self._limits, *self._disk_room()]
         if (view := self._board.current) is not None:
             found += self._state(view, self._now())
         return found

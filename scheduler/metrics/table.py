@@ -36,6 +36,9 @@ LAST_PASS = Metric(
     "gauge",
     "When the loop last finished a pass, or the daemon started (Unix time).",
 )
+INTERVAL = Metric(
+    "ndif_daemon_interval_seconds", "gauge", "Longest time between two passes that is meant (setting)."
+)
 LEADING = Metric(
     "ndif_daemon_leading", "gauge", "1 where this daemon works on the cluster, 0 where it waits."
 )

@@ -61,6 +61,7 @@ class Telemetry:
             BoardCollector(
                 board,
                 max_stale_seconds=settings.calendar.max_stale_hours * 3600,
+                interval_seconds=settings.calendar.check_interval_seconds,
                 disks={"state": settings.path(settings.state_dir), "weights": settings.hub_cache},
                 on_disk=self._on_disk,
                 now=now,

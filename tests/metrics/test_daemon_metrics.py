@@ -172,10 +172,19 @@ def test_the_lag_of_a_pass_is_the_time_since_it_was_due() -> None:
 
 def test_before_the_first_pass_there_are_settings_and_disks_only(tmp_path: Path) -> None:
     collector = BoardCollector(
-        Board(), max_stale_seconds=60.0, disks={"state": tmp_path / "not" / "yet"}, on_disk=lambda: ()
+        Board(),
+        max_stale_seconds=60.0,
+        interval_seconds=10.0,
+        disks={"state": tmp_path / "not" / "yet"},
+        on_disk=lambda: (),
     )
     names = {family.name for family in collector.collect()}
-    assert names == {"ndif_calendar_max_stale_seconds", "ndif_disk_free_bytes", "ndif_disk_capacity_bytes"}
+    assert names == {
+        "ndif_calendar_max_stale_seconds",
+        "ndif_daemon_interval_seconds",
+        "ndif_disk_free_bytes",
+        "ndif_disk_capacity_bytes",
+    }
 
 
 def test_a_calendar_that_was_never_read_is_infinitely_old() -> None:
@@ -185,7 +194,12 @@ def test_a_calendar_that_was_never_read_is_infinitely_old() -> None:
         View(beat, calendars=(CalendarView("lab", None, "away", "wait"), CalendarView("ics", NOON)))
     )
     collector = BoardCollector(
-        board, max_stale_seconds=60.0, disks={}, on_disk=lambda: (), now=lambda: NOON + timedelta(seconds=7)
+        board,
+        max_stale_seconds=60.0,
+        interval_seconds=10.0,
+        disks={},
+        on_disk=lambda: (),
+        now=lambda: NOON + timedelta(seconds=7),
     )
     ages = {
         sample.labels["calendar"]: sample.value
@@ -202,7 +216,9 @@ def test_a_daemon_that_waits_for_another_says_nothing_of_what_it_does_not_look_a
     board.publish(
         View(beat, calendars=(CalendarView("lab", None),), lease=Lease(ours=False, holder="another"))
     )
-    collector = BoardCollector(board, max_stale_seconds=60.0, disks={}, on_disk=lambda: ())
+    collector = BoardCollector(
+        board, max_stale_seconds=60.0, interval_seconds=10.0, disks={}, on_disk=lambda: ()
+    )
     told = {family.name: [one.value for one in family.samples] for family in collector.collect()}
     assert told[table.LEADING.name] == [0]
     assert told[table.CALENDAR_AGE.name] == told[table.GATEWAY_UP.name] == []
