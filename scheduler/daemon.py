@@ -168,7 +168,7 @@ class Daemon:
         except OperatorError as problem:
             self._announcer.trouble(problem, "settings")
             return
-        fixed = ("state_dir", "controller", "history", "influx")
+        fixed = ("state_dir", "controller", "history", "influx", "web")
         if any(getattr(settings, name) != getattr(self._settings, name) for name in fixed):
             logger.warning("{} take effect at the next start only.", " and ".join(fixed))
         with self._busy:

@@ -48,6 +48,8 @@ SIZES = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": 0.3,
     "secret-lab/unpublished-9b": 18.0,
 }
+OTHER_GIB = 30.0
+"""Of any other model."""
 SIZING = Sizing(load_bytes_per_second=0.6 * GIB, download_bytes_per_second=0.3 * GIB)
 
 
@@ -117,7 +119,8 @@ def seen(
     """What the daemon knows then: planned at an earlier moment, carried out, and planned again."""
     on = closed_by(lab() if on is None else on, Orders(orders=orders), at)
     checkpoints: dict[str, Checkpoint | UnknownSize] = {
-        Model(repo_id=name).key: gib_model(gib) for name, gib in SIZES.items()
+        Model(repo_id=name).key: gib_model(SIZES.get(name, OTHER_GIB))
+        for name in (*SIZES, *(one.request.model for one in bookings))
     }
     reading = Reading(calendar=CALENDAR, reservations=tuple(bookings), misunderstood=misunderstood)
     known = Known(checkpoints=checkpoints, loads=Loads(SIZING), policy=Policy())

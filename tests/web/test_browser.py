@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from scheduler.web.desk import Desk
 from tests.scheduler.builders import cluster, gpus
-from tests.web.browser import launched, opened
+from tests.web.browser import chromium, launched, opened
 from tests.web.desk import KEY, book, cordoned, desk_for, not_understood, remember, seen, served, week
 
 WIDTHS = {"desktop": 1280, "phone": 360}
@@ -96,14 +96,15 @@ def test_before_the_daemon_has_looked_and_when_it_then_has(browser: Browser, tmp
 def test_many_nodes_are_folded_up_and_open_one_by_one(browser: Browser, tmp_path: Path) -> None:
     nodes = cluster(*(gpus(f"gpu-{number:02}", 8, 80) for number in range(50)))
     bookings = [
-        book(f"job {number}", "google/gemma-3-27b-it", number % 40 - 5, number % 40 + 6, gpus=1 + number % 8)
-        for number in range(160)
+        book(f"job {number}", f"lab/model-{number}", number % 40 - 5, number % 40 + 6, gpus=1 + number % 8)
+        for number in range(200)
     ]
     with served(desk_for(tmp_path, seen(bookings, nodes))) as url:
         for width in WIDTHS.values():
             with opened(browser, url, viewport={"width": width, "height": 800}) as page:
                 live(page)
                 assert page.locator("#timeline details.folded").count() == 50
+                assert page.locator("#timeline a.bar").count() == 200
                 assert page.locator("#timeline").bounding_box()["height"] < 2400  # type: ignore[index]
                 first = page.locator("#timeline details.folded").first
                 expect(first.locator(".lanes")).not_to_be_visible()
@@ -182,6 +183,16 @@ def test_a_server_that_goes_away_and_comes_back(browser: Browser, tmp_path: Path
         expect(page.locator("#live-sign")).to_have_text("live", timeout=15_000)
 
 
+def test_where_there_is_no_browser_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(RuntimeError, match="apt-get install chromium"):
+        chromium()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+        chromium()
+
+
 def test_details_are_told_to_the_mouse_and_to_the_keyboard(browser: Browser, address: str) -> None:
     with opened(browser, address) as page:
         live(page)
@@ -197,6 +208,10 @@ def test_details_are_told_to_the_mouse_and_to_the_keyboard(browser: Browser, add
         page.keyboard.press("ArrowRight")
         after = page.evaluate("document.activeElement.getAttribute('aria-label')")
         assert after and after != before
+        page.keyboard.press("End")
+        assert page.locator("#timeline .lanes .bar").last.evaluate("one => one === document.activeElement")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "what", "the timeline is one stop"
         bar.focus()
         page.keyboard.press("Enter")
         expect(page.locator("#bookings .entry:target h3")).to_have_text("Llama-70B for the steering seminar")

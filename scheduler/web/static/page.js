@@ -134,15 +134,27 @@ for (const kind of ["mouseover", "focusin"]) {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") hide();
   const bar = event.target.closest?.("#timeline .lanes .bar");
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!bar || !step) return;
-  const all = [...document.querySelectorAll("#timeline .lanes .bar")].filter((one) => one.getClientRects().length);
-  all[all.indexOf(bar) + step]?.focus();
+  if (!bar) return;
+  const all = bars();
+  const here = all.indexOf(bar);
+  const there = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: all.length - 1 }[event.key];
+  if (there === undefined) return;
   event.preventDefault();
+  if (!all[there]) return;
+  bar.setAttribute("tabindex", "-1");
+  all[there].setAttribute("tabindex", "0");
+  all[there].focus();
 });
 document.addEventListener("scroll", hide, { passive: true, capture: true });
 
+function bars() {
+  return [...document.querySelectorAll("#timeline .lanes .bar")].filter((one) => one.getClientRects().length);
+}
+
 function tidy(part) {
+  // Tab stops once at the timeline; the arrows go on from there
+  const stops = [...part.querySelectorAll(".lanes .bar")];
+  stops.forEach((one, number) => one.setAttribute("tabindex", number ? "-1" : "0"));
   // what these say is shown in a card of our own
   part.querySelectorAll(".lanes .bar > title").forEach((one) => one.remove());
   hide();
