@@ -18,7 +18,7 @@ from scheduler.launch.ray_node import RayHead, RayWorker
 from scheduler.launch.runtime import RuntimeFile, port_settings
 from scheduler.launch.supervision import interruptible, running
 from scheduler.launch.token import read_token
-from scheduler.logutil.logger import is_json, logging_of_the_service
+from scheduler.logutil.logger import console_of_the_service, is_json, logging_of_the_service
 from scheduler.settings import Settings
 from scheduler.state_lock import StateLock
 
@@ -27,7 +27,7 @@ WORKER_NOTE = "worker.json"
 
 
 def new_console() -> Console:
-    """Where these verbs tell people what they do."""
+    """Where what is done is told to people."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -37,7 +37,7 @@ def run_head(settings: Settings) -> int:
     Raises:
         OperatorError: the state directory is in use, a port is taken, or Ray does not start.
     """
-    console = new_console()
+    console = console_of_the_service(settings.log)
     with StateLock(settings), ending_quietly(console):
         RuntimeFile(settings.runtime_file).clear_leftovers()
         ports.require(ports.wanted_ports(settings))
@@ -82,7 +82,7 @@ def run_worker(settings: Settings) -> int:
     Raises:
         OperatorError: no address or token is given, the head refuses the token, or Ray does not start.
     """
-    console = new_console()
+    console = console_of_the_service(settings.log)
     host, port = head_address(settings)
     read_token(settings.token_file)
     note = RuntimeFile(settings.path(settings.state_dir) / WORKER_NOTE)

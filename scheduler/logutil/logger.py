@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from loguru import logger
+from rich.console import Console
 
 from scheduler.render.secrets import without_secrets
 from scheduler.settings_telemetry import LogSettings
@@ -95,6 +97,25 @@ def json_line(record: Record) -> str:
 def nanoseconds(record: Record) -> int:
     """When a line was written, in nanoseconds of Unix time."""
     return int(record["time"].timestamp() * 1_000_000) * 1000
+
+
+def console_of_the_service(log: LogSettings) -> Console:
+    """Where a launcher tells what it does: standard error, or the log where that is JSON."""
+    if not is_json(log.format):
+        return Console(stderr=True, highlight=False, soft_wrap=True)
+    _Sinks.component = "launcher"
+    set_up_logging(log.level, log.format)
+    return Console(file=_Lines(), highlight=False, soft_wrap=True, width=1000)
+
+
+class _Lines(io.StringIO):
+    """A file of which every line is logged."""
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip():
+                logger.info("{}", line.rstrip())
+        return len(text)
 
 
 @contextmanager

@@ -172,6 +172,18 @@ def test_people_get_text_and_no_lines_for_programs(stderr: Written) -> None:
     assert stderr.getvalue().endswith("INFO    For people.\n")
 
 
+def test_what_a_launcher_tells_is_in_the_log_where_that_is_json(stderr: Written) -> None:
+    text = logutil.console_of_the_service(LogSettings(format="text"))
+    text.print("Ray is up.")
+    assert stderr.getvalue() == "Ray is up.\n"
+    told = logutil.console_of_the_service(LogSettings(format="json"))
+    told.print("Ray is [up]; " + "a long line " * 30, markup=False, soft_wrap=True)
+    told.print("Stopped.")
+    one, other = map(json.loads, stderr.getvalue().splitlines()[1:])
+    assert one["message"].startswith("Ray is [up]; a long line") and one["component_name"] == "launcher"
+    assert other["message"] == "Stopped."
+
+
 def test_auto_is_text_on_a_terminal_only(stderr: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     assert logutil.is_json("auto")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
