@@ -26,6 +26,7 @@ from scheduler.orders import closed_by, letting_the_operator_pass, with_orders
 from scheduler.parking import Parking, ParkRule
 from scheduler.planning.exact import Opinion, Question
 from scheduler.planning.footprint import Loads, Sizing
+from scheduler.planning.memory import Memory
 from scheduler.planning.plan import Known, Policy, decide
 from scheduler.planning.targets import identify
 from scheduler.serve.config import ServeState, serve_config
@@ -114,6 +115,7 @@ class Controller:
         self._there: set[str] = set()
         self._missed: dict[str, datetime] = {}
         self._doubtful: tuple[str, ...] = ()
+        self._memory = Memory()
         self._checkpoints = Checkpoints(settings.hub_cache)
         self._sizing = sizing(settings)
         self._absence = Absence(settings.guard.node_grace_seconds)
@@ -300,7 +302,7 @@ class Controller:
             opinions=self._opinions,
             questions=MAX_QUESTIONS if self._solver else 0,
         )
-        decision = decide(readings, observed, at, known)
+        decision = decide(readings, observed, at, known, self._memory)
         if self._solver:
             self._opinions = self._solver.answer(decision.questions)
         return decision.plan

@@ -339,7 +339,7 @@ class Placement(Frozen):
     footprint_bytes: int
     reason: Reason
 
-    @property
+    @cached_property
     def identity(self) -> tuple[str, str]:
         """Model key and node; at most one application has it."""
         return (self.target.model.key, self.node)
@@ -377,7 +377,7 @@ class Deployment(Frozen):
     """Serve has stopped trying; only another configuration makes it try again."""
     since: UtcDatetime | None = None
 
-    @property
+    @cached_property
     def identity(self) -> tuple[str, str]:
         """Model key and node."""
         return (self.model.key, self.node)
@@ -415,7 +415,7 @@ class Directory(Frozen):
     routes: tuple[Route, ...] = ()
     announcements: tuple[Announcement, ...] = ()
 
-    @property
+    @cached_property
     def version(self) -> str:
         """A short digest of the content, but for the figures in refusals, which change by themselves."""
         announced = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -155,9 +156,12 @@ def _plans(results: Results) -> str:
             f"{nodes:,} nodes",
             f"{found['bookings']:,.0f}",
             f"{found['full_plan_seconds']:.2f} s",
-            f"{found['changed_plan_seconds']:.2f} s",
-            f"{found['changed_plan_seconds_most']:.2f} s",
+            f"{found['changed_plan_seconds'] * 1e3:.0f} ms",
+            f"{found['changed_plan_seconds_most'] * 1e3:.0f} ms",
+            f"{found.get('idle_plan_seconds', math.nan) * 1e3:.0f} ms",
         )
         for nodes, found in sorted(results.plans.items())
     ]
-    return _table(("", "bookings", "full plan", "one event changed", "slowest of these"), lines)
+    return _table(
+        ("", "bookings", "full plan", "one event changed", "slowest of these", "nothing changed"), lines
+    )

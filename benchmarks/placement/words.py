@@ -25,7 +25,9 @@ was added while it ran, each in a process of its own. The next slot is looked fo
 ABOUT_PLANS = """\
 `make_plan`, the function that `plan` and the daemon call, at a load of 100 %: resolving, admission,
 schedule, verdicts with their explanations, differences. *One event changed*: the plan after it, which
-starts from what was promised before and from what runs. Processor time, medians."""
+starts from what was promised before, from what runs, and from what the planner remembers of the plan
+before, which makes it no other plan (a test compares them byte for byte). *Nothing changed*: the same ten
+seconds later. Processor time, medians."""
 INTRODUCTION = """\
 # Benchmarks: placement
 

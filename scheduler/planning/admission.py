@@ -77,7 +77,7 @@ class Admission(Ledger):
             refused[ask.key] = ask
             if ask.key not in before:
                 got, displaced = self.admit(ask, settle_for_less=True)
-            elif (moves > 0 and overlapping(ask, released)) or self._might_fit(ask, released):
+            elif released and ((moves and overlapping(ask, released)) or self._might_fit(ask, released)):
                 got, displaced, moves = self._admit_again(ask, moves)
             else:
                 continue
@@ -104,6 +104,8 @@ class Admission(Ledger):
         refused = sorted(refused, key=attrgetter("claim"))
         for _ in range(ROUNDS):
             released, self.released = self.released, []
+            if not released:
+                break
             for ask in refused:
                 if self._might_fit(ask, released) and self.covered(ask) < ask.replicas:
                     self._admit_again(ask, 0)
@@ -152,9 +154,10 @@ class Admission(Ledger):
         begun = self.mark()
         known, self.asks[ask.key] = self.asks.get(ask.key), ask
         moves, self.moves_left = self.moves_left, 0
-        got = self._seat_all(replace(ask, priority=-MAX_PRIORITY), [])
+        at_hand, self.at_hand = self.at_hand, {}
+        got = self._seat_all(replace(ask, priority=-MAX_PRIORITY, lead=0.0), [])
         self.undo(begun)
-        self.moves_left = moves
+        self.moves_left, self.at_hand = moves, at_hand
         if known is None:
             del self.asks[ask.key]
         else:
@@ -216,7 +219,9 @@ class Admission(Ledger):
             return None
         priority = max(self.asks[key].priority for key in keys)
         settled = runs or start <= self.at
-        held = self.put(Hold(-1, model, need, seat, start, end, keys, priority, settled, kept_until))
+        wanted = Hold(-1, model, need, seat, start, end, keys, priority, settled, kept_until)
+        same = self.former.get(wanted)
+        held = self.put(same.pop() if same else wanted)
         self.keep()
         return held
 

@@ -134,6 +134,10 @@ class Book:
         first = bisect_right(self.edges, max(start, self.at)) - 1
         return first, max(bisect_left(self.edges, end), first)
 
+    def edge_before(self, instant: float) -> float:
+        """When the slot of an instant, or of the present if that is later, begins."""
+        return self.edges[bisect_right(self.edges, max(instant, self.at)) - 1]
+
     def cut(self, start: float, end: float) -> tuple[int, int]:
         """The slots of a window, which begin and end with it, or with the present if that is later."""
         first = self._edge(start)
@@ -332,26 +336,32 @@ class Book:
         taken = np.flatnonzero(~free)
         return max(self.edges[first + int(taken[-1]) + 1], earliest) if len(taken) else min(earliest, instant)
 
-    def openings(self, need: Need, after: float) -> Openings:
-        """From every instant on from ``after``, how long each node or lane stays free for a need."""
+    def openings(self, need: Need, after: float, among: Iterable[int] | None = None) -> Openings:
+        """From every instant on from ``after``, how long each node or lane stays free for a need.
+
+        ``among``: only these nodes.
+        """
         first, _ = self.span(after, after)
         fit = self.fit(need)
         pool = self.pool.tree[self.pool.size + first : self.pool.size + len(self.edges)]
-        whole = np.flatnonzero((fit.whole > 0) & (fit.whole <= self.pool_size) & self._open)
-        opens = np.flatnonzero((fit.share > 0) & (self.pool_size > 0) & self._open)
         nodes = self._lane_node[: self.lane_count]
-        lanes = np.flatnonzero((fit.share[nodes] > 0) & self._open[nodes])
-        columns = self.lanes.tree[self.lanes.size + first : self.lanes.size + len(self.edges), lanes]
-        drawn = (columns < WHOLE) | (lanes < self.fixed) | (pool[:, nodes[lanes]] > 0)
-        free = np.hstack(
-            (
-                pool[:, whole] >= fit.whole[whole],
-                pool[:, opens] > 0,
-                (columns >= fit.share[nodes[lanes]]) & drawn,
-            )
-        )
+        if among is None:
+            some, lanes = np.arange(len(self.nodes)), np.arange(self.lane_count)
+        else:
+            some = np.array(sorted(among), dtype=np.intp)
+            there = [lane for node in some.tolist() for lane in self.lanes_of.get(node, ())]
+            lanes = np.array(there, dtype=np.intp)
+        some, lanes = some[self._open[some]], lanes[self._open[nodes[lanes]]]
+        whole = some[(fit.whole[some] > 0) & (fit.whole[some] <= self.pool_size[some])]
+        opens = some[(fit.share[some] > 0) & (self.pool_size[some] > 0)]
+        lanes = lanes[fit.share[nodes[lanes]] > 0]
+        free = [pool[:, whole] >= fit.whole[whole]]
+        if fit.shares:
+            columns = self.lanes.tree[self.lanes.size + first : self.lanes.size + len(self.edges), lanes]
+            drawn = (columns < WHOLE) | (lanes < self.fixed) | (pool[:, nodes[lanes]] > 0)
+            free += [pool[:, opens] > 0, (columns >= fit.share[nodes[lanes]]) & drawn]
         on = np.concatenate((whole, opens, nodes[lanes]))
-        return Openings(np.array([after, *self.edges[first + 1 :]]), free, on)
+        return Openings(np.array([after, *self.edges[first + 1 :]]), np.hstack(free), on)
 
     # Taking and giving back
 

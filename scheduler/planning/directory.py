@@ -2,42 +2,106 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from calendars.reservation import Reservation
 from scheduler.planning.targets import Booked
+from scheduler.planning.upcoming import same
 from scheduler.types import Announcement, Directory, Placement, Route, Verdict, VerdictState
 
 MAX_ANNOUNCEMENTS = 200
 """The gateway is told of so many bookings at most, the nearest first."""
 
 
-def directory(
-    placements: Iterable[Placement],
-    verdicts: Iterable[Verdict],
-    booked: Mapping[str, Booked],
-    reservations: Iterable[Reservation],
-    at: datetime,
-) -> Directory:
-    """Routes to all placements, and the bookings clients may ask about.
+class Signpost:
+    """Tells the gateway what there is; what is as it was the last time is told with the same objects."""
 
-    Args:
-        reservations: everything that was read, with what has ended: a model that lingers is no less
-            private than it was.
-    """
-    allowed = {one.key: one.private_to for one in reservations}
-    by_model: dict[str, list[Placement]] = {}
-    for placement in placements:
-        by_model.setdefault(placement.target.model.key, []).append(placement)
-    routes = tuple(_route(group, allowed) for _, group in sorted(by_model.items()))
-    nearest = heapq.nsmallest(
-        MAX_ANNOUNCEMENTS,
-        (one for one in verdicts if (_is_refused(one) or _is_to_come(one, at)) and one.event in booked),
-        key=lambda one: (one.start or at, booked[one.event].names, one.end or at),
-    )
-    return Directory(routes=routes, announcements=tuple(_announce(one, booked) for one in nearest))
+    def __init__(self) -> None:
+        self._told = Directory()
+        self._placements: tuple[Placement, ...] = ()
+        self._routes: dict[str, tuple[tuple[Placement, ...], Route]] = {}
+        self._announced: dict[str, tuple[Verdict, Booked, Announcement]] = {}
+
+    def directory(
+        self,
+        placements: Iterable[Placement],
+        verdicts: Iterable[Verdict],
+        booked: Mapping[str, Booked],
+        given: Mapping[str, Reservation],
+        at: datetime,
+    ) -> Directory:
+        """Routes to all placements, and the bookings clients may ask about.
+
+        Args:
+            verdicts: in the order of their starts.
+            given: everything that was read, by key, with what has ended: a model that lingers is no less
+                private than it was.
+        """
+        placements = tuple(placements)
+        routes = self._routes
+        if not same(placements, self._placements):
+            self._placements = placements
+            by_model: dict[str, list[Placement]] = {}
+            for placement in placements:
+                by_model.setdefault(placement.target.model.key, []).append(placement)
+            routes = {key: self._route(key, tuple(group), given) for key, group in sorted(by_model.items())}
+        announced = {one.event: self._announce(one, booked) for one in _nearest(verdicts, booked, at)}
+        self._routes, self._announced = routes, announced
+        told = Directory(
+            routes=tuple(route for _, route in routes.values()),
+            announcements=tuple(announcement for _, _, announcement in announced.values()),
+        )
+        if told != self._told:
+            self._told = told
+        return self._told
+
+    def _route(
+        self, key: str, group: tuple[Placement, ...], given: Mapping[str, Reservation]
+    ) -> tuple[tuple[Placement, ...], Route]:
+        known = self._routes.get(key)
+        if known is not None and same(known[0], group):
+            # What it was made from is the same, and so are the people of its bookings.
+            return known
+        private = _together(
+            [given[name].private_to for one in group for name in one.target.reservations if name in given]
+        )
+        target = group[0].target
+        route = Route(
+            model=target.model,
+            names=target.names,
+            nodes=tuple(placement.node for placement in group),
+            until=max(placement.target.until for placement in group),
+            private_to=private,
+        )
+        return group, route
+
+    def _announce(
+        self, verdict: Verdict, booked: Mapping[str, Booked]
+    ) -> tuple[Verdict, Booked, Announcement]:
+        one, known = booked[verdict.event], self._announced.get(verdict.event)
+        if known is not None and known[0] is verdict and known[1] is one:
+            return known
+        announcement = Announcement(
+            names=one.names,
+            start=one.reservation.start,
+            end=one.reservation.end,
+            refused=verdict.reason if _is_refused(verdict) else None,
+            private_to=one.reservation.private_to,
+        )
+        return verdict, one, announcement
+
+
+def _nearest(verdicts: Iterable[Verdict], booked: Mapping[str, Booked], at: datetime) -> list[Verdict]:
+    """The first that are to come or refused."""
+    found: list[Verdict] = []
+    for one in verdicts:
+        if (_is_refused(one) or _is_to_come(one, at)) and one.event in booked:
+            if len(found) >= MAX_ANNOUNCEMENTS and one.start != found[-1].start:
+                break
+            found.append(one)
+    found.sort(key=lambda one: (one.start or at, booked[one.event].names, one.end or at))
+    return found[:MAX_ANNOUNCEMENTS]
 
 
 def _is_to_come(verdict: Verdict, at: datetime) -> bool:
@@ -46,30 +110,6 @@ def _is_to_come(verdict: Verdict, at: datetime) -> bool:
 
 def _is_refused(verdict: Verdict) -> bool:
     return verdict.state is VerdictState.REFUSED
-
-
-def _announce(verdict: Verdict, booked: Mapping[str, Booked]) -> Announcement:
-    one = booked[verdict.event]
-    return Announcement(
-        names=one.names,
-        start=one.reservation.start,
-        end=one.reservation.end,
-        refused=verdict.reason if _is_refused(verdict) else None,
-        private_to=one.reservation.private_to,
-    )
-
-
-def _route(group: list[Placement], allowed: Mapping[str, tuple[str, ...] | None]) -> Route:
-    target = group[0].target
-    return Route(
-        model=target.model,
-        names=target.names,
-        nodes=tuple(placement.node for placement in group),
-        until=max(placement.target.until for placement in group),
-        private_to=_together(
-            [allowed[key] for one in group for key in one.target.reservations if key in allowed]
-        ),
-    )
 
 
 def _together(allowed: list[tuple[str, ...] | None]) -> tuple[str, ...] | None:

@@ -23,7 +23,6 @@ from scheduler.types import (
     Reason,
     ReasonCode,
     ReasonKind,
-    Refusal,
 )
 
 OTHERS = "applications that are not ours"
@@ -43,14 +42,25 @@ SLOTS_TRIED = 8
 
 
 def answers(
-    admission: Admission, need: Need, start: float, end: float, booked: Mapping[str, Booked]
+    admission: Admission,
+    need: Need,
+    start: float,
+    end: float,
+    booked: Mapping[str, Booked],
+    known: dict[int, tuple[int, NodeAnswer]] | None = None,
 ) -> tuple[NodeAnswer, ...]:
-    """What each node could offer one replica throughout a window."""
-    book = admission.book
-    first = list(dict.fromkeys(book.nearly(need, start, end)))[:MAX_ANSWERS]
+    """What each node could offer one replica throughout a window.
+
+    ``known`` are answers of before, each with the version of its node then; it is brought up to date.
+    """
+    book, known, versions = admission.book, {} if known is None else known, admission.versions
+    first = list(islice(book.nearly(need, start, end), MAX_ANSWERS))
     rest = (number for number in range(len(book.nodes)) if number not in set(first))
     numbers = [*first, *(number for number, _ in zip(rest, range(MAX_ANSWERS - len(first)), strict=False))]
-    return tuple(_answer(admission, number, need, start, end, booked) for number in numbers)
+    for number in numbers:
+        if number not in known or known[number][0] != versions[number]:
+            known[number] = (versions[number], _answer(admission, number, need, start, end, booked))
+    return tuple(known[number][1] for number in numbers)
 
 
 def _answer(
@@ -142,54 +152,49 @@ def reason(admission: Admission, ask: Ask, got: int, considered: Iterable[NodeAn
     )
 
 
-def refusal(
-    admission: Admission, ask: Ask, one: Booked, booked: Mapping[str, Booked], sizing: Sizing
-) -> Refusal:
-    """What is in a booking's way, when it would fit, for how long it does, and what else would help.
+def earliest(admission: Admission, ask: Ask, start: float, first: float | None) -> float | None:
+    """The first start from which all replicas of a booking fit for as long as it lasts.
 
-    Of what no node could ever take only the last is told.
+    Args:
+        first: that of one replica, from ``start`` on.
     """
-    start = max(ask.start, admission.at)
-    if not admission.book.possible(ask.need):
-        return Refusal(helps=tuple(_helps(admission, replace(ask, start=start), one, sizing)))
-    openings = admission.book.openings(ask.need, start)
-    longest = openings.longest()
-    until = longest[1] if longest and ask.replicas == 1 else None
-    return Refusal(
-        in_the_way=_in_the_way(admission, replace(ask, start=start), booked),
-        earliest=_moment(_earliest(admission, ask, start)),
-        longest_until=_moment(until) if until and start < until < ask.end else None,
-        helps=tuple(_helps(admission, replace(ask, start=start), one, sizing)),
-    )
-
-
-def _earliest(admission: Admission, ask: Ask, start: float) -> float | None:
-    """The first start from which all replicas of a booking fit for as long as it lasts."""
     seconds = ask.end - ask.start
     for _ in range(SLOTS_TRIED):
-        found = admission.book.openings(ask.need, start).first(seconds)
-        if found is None:
+        if first is None:
             return None
-        moved = replace(ask, key=f"{ask.key} later", start=found, end=found + seconds)
+        moved = replace(ask, key=f"{ask.key} later", start=first, end=first + seconds)
         if ask.replicas == 1 or admission.would(moved) == ask.replicas:
-            return found
-        start = min((hold.end for hold in admission.holds.values() if hold.end > found), default=FOREVER)
+            return first
+        start = min((hold.end for hold in admission.holds.values() if hold.end > first), default=FOREVER)
         if start == FOREVER:
             return None
+        found = admission.book.openings(ask.need, start).first(seconds)
+        first = found[0] if found else None
     return None
 
 
-def _in_the_way(admission: Admission, ask: Ask, booked: Mapping[str, Booked]) -> tuple[str, ...]:
-    """The titles of the fewest bookings whose going would make room for one more replica on some node."""
+def in_the_way(
+    admission: Admission,
+    ask: Ask,
+    booked: Mapping[str, Booked],
+    known: dict[int, tuple[int, frozenset[str] | None]],
+) -> tuple[str, ...]:
+    """The titles of the fewest bookings whose going would make room for one more replica on some node.
+
+    ``known`` are those of before by node, each with its version then; it is brought up to date.
+    """
     fewest: frozenset[str] | None = None
     for number in islice(admission.book.nearly(ask.need, ask.start, ask.end), NODES_SEARCHED):
-        keys = admission.in_the_way(number, ask)
+        version = admission.versions[number]
+        if number not in known or known[number][0] != version:
+            known[number] = (version, admission.in_the_way(number, ask))
+        keys = known[number][1]
         if keys is not None and (fewest is None or len(keys) < len(fewest)):
             fewest = keys
     return tuple(sorted({booked[key].reservation.title for key in fewest or ()}))
 
 
-def _helps(admission: Admission, ask: Ask, one: Booked, sizing: Sizing) -> Iterable[Help]:
+def helps(admission: Admission, ask: Ask, one: Booked, sizing: Sizing) -> Iterable[Help]:
     fits = admission.would(ask) if ask.replicas > 1 else 0
     if fits:
         yield Help(code=HelpCode.FEWER_REPLICAS, value=str(fits))

@@ -48,8 +48,12 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Replicas of a model that run on a node: how many, what each takes, and until when they are kept."""
+    """Replicas of a model that run on a node: how many, what each takes, and until when they are kept.
 
+    ``told`` is what was observed of them.
+    """
+
+    told: tuple[object, ...]
     replicas: int
     takes: tuple[int, int] | None
     kept_until: float
@@ -102,21 +106,24 @@ class Incumbents:
         Returns: the keys of the bookings of which something was held, or is now, where things changed.
         """
         before, self._runs = self._runs, self._running(deployments, minimum_service_seconds)
-        running = {one for one in before.keys() | self._runs.keys() if before.get(one) != self._runs.get(one)}
+        running = {one for one, runs in self._runs.items() if before.get(one) is not runs}
+        running |= before.keys() - self._runs.keys()
         names = self._dirty(changed, stays, running)
         touched: set[str] = set()
         parts: list[_Part] = []
         for name in sorted(names):
             touched.update(self._forget(name))
             parts += self._note(name, stays.get(name, ()))
-        for identity in self._left.keys() | self._runs.keys():
-            if identity[1] in names:
-                runs = self._runs.get(identity)
-                self._left[identity] = runs.replicas if runs else 0
-        self._left = +self._left
+        self._left = Counter(
+            {one: left for one, left in self._left.items() if one[1] not in names and left > 0}
+        )
+        for identity, runs in self._runs.items():
+            if identity[1] in names and runs.replicas > 0:
+                self._left[identity] = runs.replicas
         self._linked.clear()
         self._hold_all(parts)
         self._admission.touched.clear()
+        self._admission.former.clear()
         for name in names:
             number = self._admission.book.index.get(name)
             for hold in self._admission.on_node(number) if number is not None else ():
@@ -128,16 +135,25 @@ class Incumbents:
         """Where something that was promised is not held any more."""
         return [one for node in self._nodes.values() for one in node.released]
 
+    def promised_on(self, key: str) -> set[str]:
+        """The nodes on which something was promised to a booking."""
+        return self._names_of.get(key, set())
+
     # Which nodes are concerned
 
     def _running(self, deployments: Iterable[Deployment], minimum: float) -> dict[Identity, _Runs]:
         nodes, index = self._admission.book.nodes, self._admission.book.index
         found = {}
         for one in deployments:
-            node = nodes[index[one.node]] if one.node in index else None
-            takes = _units(one, node) if node and node.devices else None
-            kept = one.since.timestamp() + minimum if one.since is not None else 0.0
-            found[one.identity] = _Runs(one.replicas, takes, kept)
+            told = (one.replicas, one.num_gpus, one.memory_bytes, one.since, minimum)
+            identity = one.identity
+            known = self._runs.get(identity)
+            if known is None or known.told != told:
+                node = nodes[index[one.node]] if one.node in index else None
+                takes = _units(one, node) if node and node.devices else None
+                kept = one.since.timestamp() + minimum if one.since is not None else 0.0
+                known = _Runs(told, one.replicas, takes, kept)
+            found[identity] = known
         return found
 
     def _dirty(
@@ -147,8 +163,11 @@ class Incumbents:
         dirty = {nodes[number].name for number in self._admission.touched}
         for name in stays.keys() | self._nodes.keys():
             node = self._nodes.get(name)
-            if node is None or node.until <= now or node.stays != stays.get(name, ()):
+            there = stays.get(name, ())
+            if node is None or node.until <= now or (node.stays is not there and node.stays != there):
                 dirty.add(name)
+            else:
+                node.stays = there
         for key in changed:
             dirty |= self._names_of.get(key, set())
         for model, name in running:

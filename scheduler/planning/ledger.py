@@ -34,6 +34,12 @@ class Ledger:
         self.changed: set[str] = set()
         self.versions = [0] * len(book.nodes)
         """By node, how often something was changed there."""
+        self.former: dict[Hold, list[Hold]] = {}
+        """What was cleared away, which is the very same when it is restored as it was."""
+        self.news: dict[int, Hold | None] = {}
+        """What is held, or is not any more, since this was last emptied; by number."""
+        self.change = 0
+        """How often something was changed anywhere."""
         self.released: list[Released] = []
         self._of_model: dict[str, set[int]] = {}
         self._of_key: dict[str, set[int]] = {}
@@ -117,6 +123,7 @@ class Ledger:
         for put, hold in self._journal:
             self.touched.add(hold.seat.node)
             self.versions[hold.seat.node] += 1
+            self.change += 1
             self.changed |= hold.keys
             if not put and not self._is_still_held(hold):
                 self.released.append((hold.seat.node, hold.start, hold.end))
@@ -154,12 +161,14 @@ class Ledger:
         gone = [self.holds[number] for number in self._on_node[node]]
         for hold in gone:
             self._unlist(hold)
+            self.former.setdefault(replace(hold, number=-1), []).append(hold)
         self.book.clear(node)
         self.versions[node] += 1
+        self.change += 1
         return gone
 
     def _list(self, hold: Hold) -> None:
-        self.holds[hold.number] = hold
+        self.holds[hold.number] = self.news[hold.number] = hold
         self._of_model.setdefault(hold.model, set()).add(hold.number)
         self._on_node[hold.seat.node].add(hold.number)
         self._priorities[hold.priority] += 1
@@ -170,6 +179,7 @@ class Ledger:
 
     def _unlist(self, hold: Hold) -> None:
         del self.holds[hold.number]
+        self.news[hold.number] = None
         self._of_model[hold.model].discard(hold.number)
         self._on_node[hold.seat.node].discard(hold.number)
         self._priorities[hold.priority] -= 1

@@ -8,6 +8,7 @@ without one is the same to the byte.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,14 +16,22 @@ from datetime import UTC, datetime
 from scheduler.cluster.node import Cluster
 from scheduler.planning.admission import MOVES_PER_PLAN, Admission
 from scheduler.planning.book import Book
+from scheduler.planning.directory import Signpost
 from scheduler.planning.holds import Ask
 from scheduler.planning.incumbents import Incumbents
 from scheduler.planning.schedule import Timetable
+from scheduler.planning.verdicts import Sayings
 from scheduler.planning.wishes import Wishes
 from scheduler.types import Broken, Deployment, Promises, Stay, Turned
 
 SPARE_EDGES = 2_000
 """Instants at which nothing begins or ends any more that a book may be left with."""
+
+
+FEW_NODES = 64
+"""Where more have changed, all stays are sorted anew."""
+_Told = tuple[tuple[object, ...], Stay]
+"""A stay, after what it is sorted by."""
 
 
 class Memory:
@@ -48,6 +57,8 @@ class Standing:
         self.cluster = cluster
         self.admission = Admission(Book(cluster, edges, now), now)
         self.timetable = Timetable()
+        self.sayings = Sayings()
+        self.signpost = Signpost()
         self._incumbents = Incumbents(self.admission)
         self._capacity = _digest(cluster)
         self._is_new = True
@@ -55,7 +66,11 @@ class Standing:
         self._told = Promises()
         self._by_node: dict[str, tuple[Stay, ...]] = {}
         self._versions = [-1] * len(cluster.nodes)
-        self._sorted: list[tuple[tuple[object, ...], Stay]] = []
+        self._sorted: list[_Told] = []
+        self._shown: dict[int, list[_Told]] = {}
+        self._there: frozenset[tuple[str, str]] = frozenset()
+        self._at_hand: dict[str, list[int]] = {}
+        self._digests: dict[str, tuple[Ask, object, str]] = {}
 
     def serves(self, cluster: Cluster, now: float, edges: Collection[float]) -> bool:
         """Whether this is of use for a plan."""
@@ -104,6 +119,26 @@ class Standing:
         unmet = [asks[key] for key in self._unmet]
         admission.admit_all(unmet, before, self._incumbents.released())
 
+    def at_hand(
+        self, on_disk: frozenset[tuple[str, str]], running: Iterable[tuple[str, str]]
+    ) -> Mapping[str, Sequence[int]]:
+        """The nodes, by number, that have a model's weights.
+
+        Args:
+            running: what runs, by model key and node.
+        """
+        there = on_disk.union(running)
+        if there != self._there:
+            self._there, self._at_hand = there, {}
+            for model, node in sorted(there):
+                if (number := self.admission.book.index.get(node)) is not None:
+                    self._at_hand.setdefault(model, []).append(number)
+        return self._at_hand
+
+    def promised_on(self, key: str) -> set[str]:
+        """The nodes on which something was promised to a booking before this plan."""
+        return self._incumbents.promised_on(key)
+
     def unmet(self) -> list[Ask]:
         """The bookings that did not get all they asked for."""
         changed = self.admission.changed
@@ -132,6 +167,7 @@ class Standing:
 
     def promises(self, broken: Mapping[str, Broken]) -> Promises:
         """What the next plan must be given."""
+        self._digests = {key: one for key, one in self._digests.items() if key in self._unmet}
         refused = tuple(
             Turned(ask.key, self._asked(ask))
             for ask in sorted(self.unmet(), key=lambda ask: ask.key)
@@ -153,13 +189,27 @@ class Standing:
         if not dirty:
             return self._told.stays
         self._versions = list(versions)
-        names = {self.cluster.nodes[node].name for node in dirty}
-        self._sorted = [one for one in self._sorted if one[1].node not in names]
-        for node in dirty:
-            made = sorted(_stay(self.admission, number) for number in self.admission.numbers_on(node))
-            self._sorted += made
-            self._by_node[self.cluster.nodes[node].name] = tuple(one[1] for one in made)
-        self._sorted.sort()
+        made = {
+            node: sorted(_stay(self.admission, number) for number in self.admission.numbers_on(node))
+            for node in dirty
+        }
+        made = {node: group for node, group in made.items() if group != self._shown.get(node, [])}
+        if not made:
+            return self._told.stays
+        if len(made) > FEW_NODES:
+            names = {self.cluster.nodes[node].name for node in dirty}
+            self._sorted = [one for one in self._sorted if one[1].node not in names]
+            self._sorted += [one for group in made.values() for one in group]
+            self._sorted.sort()
+        else:
+            for node, group in made.items():
+                for old in self._shown.get(node, ()):
+                    del self._sorted[bisect_left(self._sorted, old)]
+                for new in group:
+                    insort(self._sorted, new)
+        self._shown |= made
+        for node, group in made.items():
+            self._by_node[self.cluster.nodes[node].name] = tuple(one[1] for one in group)
         return tuple(one[1] for one in self._sorted)
 
     def _asked(self, ask: Ask) -> str:
@@ -169,10 +219,14 @@ class Standing:
             for hold in self.admission.of_model(ask.model)
             if hold.start <= ask.end and hold.end >= ask.start
         ]
-        return hashlib.sha256(repr((ask, near)).encode()).hexdigest()[:16]
+        known = self._digests.get(ask.key)
+        if known is None or known[0] is not ask or known[1] != near:
+            digest = hashlib.sha256(repr((ask, near)).encode()).hexdigest()[:16]
+            known = self._digests[ask.key] = (ask, near, digest)
+        return known[2]
 
 
-def _stay(admission: Admission, number: int) -> tuple[tuple[object, ...], Stay]:
+def _stay(admission: Admission, number: int) -> _Told:
     """A hold as it is told, after what it is sorted by."""
     hold = admission.holds[number]
     name, events = admission.book.nodes[hold.seat.node].name, tuple(sorted(hold.keys))

@@ -27,18 +27,20 @@ class Openings:
         np.minimum.accumulate(ends[::-1], axis=0, out=ends[::-1])
         return ends
 
-    def first(self, seconds: float) -> float | None:
-        """The first instant from which some node is free that long."""
+    def first(self, seconds: float) -> tuple[float, int] | None:
+        """The first instant from which some node is free that long, and the node."""
         if not self.free.size:
             return None
         needed = np.searchsorted(np.append(self.instants, FOREVER), self.instants + seconds)
         found = np.flatnonzero(self._ends.max(axis=1) >= needed)
-        return float(self.instants[found[0]]) if len(found) else None
+        if not len(found):
+            return None
+        return float(self.instants[found[0]]), int(self.on[self._ends[found[0]].argmax()])
 
-    def longest(self) -> tuple[int, float] | None:
-        """The node that stays free longest from the first instant on, and until when."""
+    def longest(self) -> tuple[float, int] | None:
+        """Until when some node stays free from the first instant on, the longest there is, and the node."""
         if not self.free.size or not self.free[0].any():
             return None
         best = int(self._ends[0].argmax())
         until = int(self._ends[0, best])
-        return int(self.on[best]), float(self.instants[until]) if until < len(self.instants) else FOREVER
+        return float(self.instants[until]) if until < len(self.instants) else FOREVER, int(self.on[best])

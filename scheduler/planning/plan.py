@@ -12,14 +12,13 @@ from scheduler.planning import explain
 from scheduler.planning.admission import Admission
 from scheduler.planning.candidates import Candidates
 from scheduler.planning.diff import diff
-from scheduler.planning.directory import directory
 from scheduler.planning.exact import Opinion, OpinionState, Question, follow, obvious, question
 from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Ask
 from scheduler.planning.memory import Memory, Standing
 from scheduler.planning.targets import Booked
-from scheduler.planning.verdicts import Judge, misunderstood, need_of
-from scheduler.planning.wishes import Basis
+from scheduler.planning.verdicts import Judge, misunderstood
+from scheduler.planning.wishes import Basis, Wishes, need_of
 from scheduler.types import (
     Action,
     ActionKind,
@@ -30,6 +29,7 @@ from scheduler.types import (
     DeploymentStatus,
     Drift,
     Observed,
+    Placement,
     Plan,
     Promises,
     Reason,
@@ -115,6 +115,7 @@ def decide(
         readings, basis, observed.cluster, observed.deployments, at, policy.horizon_seconds
     )
     booked = wishes.booked
+    running = {one.identity: one for one in observed.deployments}
     standing = memory.standing(observed.cluster, now)
     admission = standing.admission
     standing.admit(
@@ -123,18 +124,29 @@ def decide(
         known.previous,
         observed.deployments,
         policy.minimum_service_seconds,
-        _at_hand(observed, known.loads),
+        standing.at_hand(known.loads.on_disk, running),
     )
     questions, proofs = _second_opinions(admission, standing.unmet(), known)
 
-    lingering = _lingering(observed.deployments, wishes.reservations, now, policy)
-    scheduled = standing.timetable.schedule(admission, booked, observed.deployments, known.loads, lingering)
+    lingering = _lingering(observed.deployments, wishes.given, now, policy)
+    scheduled = standing.timetable.schedule(
+        admission, booked, running, known.loads, lingering, wishes.edges, wishes.altered
+    )
     broken = _broken(standing, known.previous, booked, at)
     judge = Judge(
-        admission, scheduled, booked, wishes.beyond, broken, proofs, known.loads.sizing, wishes.edges
+        admission,
+        scheduled,
+        booked,
+        wishes.beyond,
+        frozenset(ask.key for ask in standing.unmet()),
+        broken,
+        proofs,
+        known.loads.sizing,
+        wishes.generation,
+        standing.sayings,
     )
     verdicts = (
-        *judge.all(wishes.resolved),
+        *judge.all(wishes, wishes.altered, at),
         *(
             misunderstood(one)
             for reading in readings
@@ -142,9 +154,8 @@ def decide(
             if one.end is None or one.end > at
         ),
     )
-    told = directory(scheduled.placements, verdicts, booked, wishes.reservations, at)
-    wanted = frozenset(ask.model for ask in wishes.asks.values() if ask.start - ask.lead <= now)
-    actions = diff(scheduled.placements, wanted, told, observed)
+    told = standing.signpost.directory(scheduled.placements, verdicts, booked, wishes.given, at)
+    actions = diff(scheduled.placements, _wanted(scheduled.placements, running, wishes, now), told, observed)
     boundary = scheduled.next_boundary
     plan = Plan(
         at=at,
@@ -161,6 +172,17 @@ def decide(
         upcoming=scheduled.steps,
     )
     return Decision(plan, questions)
+
+
+def _wanted(
+    placements: Iterable[Placement], running: Mapping[tuple[str, str], Deployment], wishes: Wishes, now: float
+) -> frozenset[str]:
+    """Of the models of which something has to go, those that are wanted still."""
+    going = {model for model, _ in running.keys() - {one.identity for one in placements}}
+    if not going:
+        return frozenset()
+    asks = (ask for ask in wishes.asks.values() if ask.model in going)
+    return frozenset(ask.model for ask in asks if ask.start - ask.lead <= now)
 
 
 def _second_opinions(
@@ -181,26 +203,16 @@ def _second_opinions(
     return tuple(questions), proofs
 
 
-def _at_hand(observed: Observed, loads: Loads) -> dict[str, list[int]]:
-    """The nodes, by number, that have a model's weights."""
-    index = {node.name: number for number, node in enumerate(observed.cluster.nodes)}
-    found: dict[str, list[int]] = {}
-    for model, node in sorted(loads.on_disk | {one.identity for one in observed.deployments}):
-        if node in index:
-            found.setdefault(model, []).append(index[node])
-    return found
-
-
 def _lingering(
-    deployments: Iterable[Deployment], reservations: Iterable[Reservation], now: float, policy: Policy
+    deployments: Iterable[Deployment], given: Mapping[str, Reservation], now: float, policy: Policy
 ) -> dict[tuple[str, str], float]:
     """By model key and node, until when what runs may stay though its bookings have ended."""
     if not policy.linger_seconds:
         return {}
-    ends = {one.key: one.end.timestamp() for one in reservations}
     found = {}
     for one in deployments:
-        ended = [ends[key] for key in one.reservations if key in ends and ends[key] <= now]
+        ends = (given[key].end.timestamp() for key in one.reservations if key in given)
+        ended = [end for end in ends if end <= now]
         if ended and max(ended) + policy.linger_seconds > now:
             found[one.identity] = max(ended) + policy.linger_seconds
     return found
@@ -210,13 +222,9 @@ def _broken(
     standing: Standing, previous: Promises, booked: Mapping[str, Booked], at: datetime
 ) -> dict[str, Broken]:
     """The promises of earlier plans that this one does not keep, by event."""
+    nodes = {ask.key: there for ask in standing.unmet() if (there := standing.promised_on(ask.key))}
     unmet = {ask.key for ask in standing.unmet()}
     before = {one.event: one for one in previous.broken if one.event in unmet}
-    nodes: dict[str, set[str]] = {}
-    for stay in previous.stays:
-        for key in stay.events:
-            if key in unmet:
-                nodes.setdefault(key, set()).add(stay.node)
     found = {}
     for key in sorted({*before, *nodes}):
         reason = before[key].reason if key in before else _why(standing.admission, key, nodes[key], booked)

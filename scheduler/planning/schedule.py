@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from scheduler.planning.admission import Admission
 from scheduler.planning.book import Need, Seat
 from scheduler.planning.footprint import Loads, gpus_needed
 from scheduler.planning.holds import Hold
+from scheduler.planning.openings import FOREVER
 from scheduler.planning.targets import Booked, merge
 from scheduler.planning.upcoming import MAX_STEPS, Agenda, Loading, same
 from scheduler.types import Deployment, Placement, Reason, ReasonCode, Step, Target
@@ -28,8 +30,12 @@ class Schedule:
     loadings: Mapping[int, Loading]
     steps: tuple[Step, ...]
     next_boundary: float | None
+    changed: frozenset[str] = frozenset()
+    """The bookings of which a placement or a loading is another than the last time."""
 
 
+_Place = tuple[str, int]
+"""A model's key and the number of a node."""
 _Begin = tuple[float, tuple[object, ...], int, float, Hold]
 """When loading must begin, the order among equals, the number of the hold, the lead, and the hold."""
 
@@ -50,17 +56,32 @@ class Timetable:
     def __init__(self) -> None:
         self._agenda = Agenda()
         self._loads: Loads | None = None
-        self._begins: dict[int, _Begin] = {}
+        self._active: dict[int, Hold] = {}
+        self._first_end = FOREVER
+        self._begin_of: dict[int, _Begin] = {}
+        self._begins: list[_Begin] = []
+        self._starts: list[tuple[float, int]] = []
         self._loadings: dict[int, tuple[int, Loading]] = {}
-        self._placed: dict[tuple[str, int], _Placed] = {}
+        self._told: dict[int, Loading] = {}
+        self._basis: tuple[object, ...] = ()
+        self._groups: defaultdict[_Place, dict[int, Hold]] = defaultdict(dict)
+        self._early: dict[int, Hold] = {}
+        self._runs: frozenset[tuple[str, str]] = frozenset()
+        self._dirty: set[_Place] = set()
+        self._placed: dict[_Place, _Placed] = {}
+        self._until = FOREVER
+        self._identities: list[tuple[str, str]] = []
+        self._placements: dict[tuple[str, str], Placement] = {}
 
     def schedule(
         self,
         admission: Admission,
         booked: Mapping[str, Booked],
-        deployments: Iterable[Deployment],
+        running: Mapping[tuple[str, str], Deployment],
         loads: Loads,
         lingering: Mapping[tuple[str, str], float],
+        edges: Iterable[float],
+        altered: AbstractSet[str] | None,
     ) -> Schedule:
         """What must run now, and what later.
 
@@ -69,17 +90,16 @@ class Timetable:
 
         Args:
             booked: by key, all that something may be held for.
+            running: by model key and node.
             lingering: by model key and node, until when what runs may stay though its bookings ended.
+            edges: when bookings start or end.
+            altered: the bookings that are others than the last time, in any way; None where that is unknown.
         """
-        if loads != self._loads:
-            self._loads = loads
-            self._begins.clear()
-            self._loadings.clear()
-        running = {one.identity: one for one in deployments}
         now = admission.at
-        active = [hold for hold in admission.holds.values() if hold.start <= now < hold.end]
-        coming = self._coming(admission, loads)
-        loadings = self._load(admission, heapq.nsmallest(MAX_STEPS, coming), loads, running)
+        changed = self._follow(admission, loads)
+        if altered is None:
+            self._dirty.update(self._placed)
+        loadings = self._load(admission, self._begins[:MAX_STEPS], loads, running)
         ahead: list[tuple[Seat, float]] = []
         early = []
         due = [one for one in loadings.values() if one.not_before <= now]
@@ -90,7 +110,9 @@ class Timetable:
                 early.append(hold)
             else:
                 loadings[hold.number] = Loading(hold, loading.lead_seconds, hold.start)
-        placements = self._placements(admission, [*active, *early], booked, running)
+        unchanged = not self._dirty and early == list(self._early.values())
+        changed |= self._place(admission, early, booked, running, altered or ())
+        placements = [self._placements[identity] for identity in self._identities]
         for identity, until in sorted(lingering.items()):
             kept = _linger(admission, running[identity], until, placements)
             if kept is not None:
@@ -98,34 +120,96 @@ class Timetable:
                 placements.append(kept[0])
         for seat, until in reversed(ahead):
             admission.book.give(seat, now, until)
-        numbers = {hold.number for hold in early}
+        basis = tuple(
+            one if one.lead_seconds and number not in self._early else one.hold
+            for number, one in loadings.items()
+        )
+        unchanged = unchanged and altered is not None and same(basis, self._basis)
+        self._basis = basis
+        if not unchanged or not self._agenda.keys.isdisjoint(altered or ()):
+            self._agenda.note(admission, booked, self._active.values(), loadings, set(self._early))
+        changed |= _keys_of_others(self._told, loadings)
+        if altered:
+            late = (one for one in loadings.values() if not altered.isdisjoint(one.behind))
+            changed.update(key for one in late for key in one.hold.keys)
+        self._told = loadings
         instants = [one.not_before for one in loadings.values()]
-        instants += [one[4].start for one in coming]
+        instants += [start for start, _ in self._starts[:1]]
         instants += lingering.values()
-        for ask in admission.asks.values():
-            instants += (ask.start, ask.end)
+        instants += edges
         return Schedule(
-            placements=tuple(sorted(placements, key=lambda one: one.identity)),
+            placements=tuple(sorted(placements, key=_identity) if lingering else placements),
             loadings=loadings,
-            steps=self._agenda.steps(admission, booked, active, loadings, numbers),
+            steps=self._agenda.steps,
             next_boundary=min((instant for instant in instants if instant > now), default=None),
+            changed=frozenset(changed),
         )
 
-    def _coming(self, admission: Admission, loads: Loads) -> list[_Begin]:
-        """All that is to come."""
-        nodes, now, known = admission.book.nodes, admission.at, self._begins
-        begins: dict[int, _Begin] = {}
+    def _follow(self, admission: Admission, loads: Loads) -> set[str]:
+        """Take in what is held by now, and what has begun or ended; returns for whom it is held."""
+        now, news = admission.at, admission.news
+        if loads != self._loads:
+            self._loads = loads
+            self._loadings.clear()
+            news |= {number: begin[4] for number, begin in self._begin_of.items() if number not in news}
+        if len(news) > MAX_STEPS:
+            self._count_anew(admission, loads)
+        else:
+            for number, hold in news.items():
+                self._note_hold(number, hold, admission, loads)
+        changed = {key for hold in news.values() if hold is not None for key in hold.keys}
+        news.clear()
+        while self._starts and self._starts[0][0] <= now:
+            begin = self._begin_of.pop(self._starts.pop(0)[1])
+            del self._begins[bisect_left(self._begins, begin)]
+            self._begun(begin[4])
+        if self._first_end <= now:
+            for number in [number for number, hold in self._active.items() if hold.end <= now]:
+                self._gone(number)
+            self._first_end = min((hold.end for hold in self._active.values()), default=FOREVER)
+        return changed
+
+    def _note_hold(self, number: int, hold: Hold | None, admission: Admission, loads: Loads) -> None:
+        """What is held by that number now, if anything."""
+        begin = self._begin_of.get(number)
+        if hold is not None and hold is (begin[4] if begin else self._active.get(number)):
+            return
+        self._gone(number)
+        if begin is not None:
+            del self._begin_of[number], self._begins[bisect_left(self._begins, begin)]
+            del self._starts[bisect_left(self._starts, (begin[4].start, number))]
+        if hold is not None and hold.start > admission.at:
+            begin = self._begin_of[number] = _begin(admission, hold, loads)
+            insort(self._begins, begin)
+            insort(self._starts, (hold.start, number))
+        elif hold is not None:
+            self._begun(hold)
+
+    def _begun(self, hold: Hold) -> None:
+        place = (hold.model, hold.seat.node)
+        self._active[hold.number] = self._groups[place][hold.number] = hold
+        self._dirty.add(place)
+        self._first_end = min(self._first_end, hold.end)
+
+    def _gone(self, number: int) -> None:
+        hold = self._active.pop(number, None)
+        if hold is not None:
+            place = (hold.model, hold.seat.node)
+            del self._groups[place][number]
+            self._dirty.add(place)
+
+    def _count_anew(self, admission: Admission, loads: Loads) -> None:
+        now = admission.at
+        for number in list(self._active):
+            self._gone(number)
+        self._begin_of = {}
         for number, hold in admission.holds.items():
             if hold.start > now:
-                begin = known.get(number)
-                if begin is None or begin[4] is not hold:
-                    lead = loads.lead_seconds(
-                        hold.model, nodes[hold.seat.node], hold.need.footprint_bytes
-                    )
-                    begin = (hold.start - lead, hold.rank, number, lead, hold)
-                begins[number] = begin
-        self._begins = begins
-        return list(begins.values())
+                self._begin_of[number] = _begin(admission, hold, loads)
+            else:
+                self._begun(hold)
+        self._begins = sorted(self._begin_of.values())
+        self._starts = sorted((begin[4].start, number) for number, begin in self._begin_of.items())
 
     def _load(
         self,
@@ -147,7 +231,8 @@ class Timetable:
             known = self._loadings.get(number)
             if there is None and begin > now:
                 if known is None or known[0] != version or known[1].hold is not hold:
-                    known = (version, _loading(admission, hold, lead, begin))
+                    made = _loading(admission, hold, lead, begin)
+                    known = (version, known[1] if known is not None and known[1] == made else made)
                 found[number], kept[number] = known[1], known
                 continue
             reckoned = loads.sizing.lead_seconds(hold.need.footprint_bytes)
@@ -160,29 +245,97 @@ class Timetable:
         self._loadings = kept
         return found
 
-    def _placements(
+    def _place(
         self,
         admission: Admission,
-        holds: Iterable[Hold],
+        early: Iterable[Hold],
         booked: Mapping[str, Booked],
         running: Mapping[tuple[str, str], Deployment],
-    ) -> list[Placement]:
-        now, nodes = admission.at, admission.book.nodes
-        by_place: dict[tuple[str, int], list[Hold]] = defaultdict(list)
-        for hold in holds:
-            by_place[hold.model, hold.seat.node].append(hold)
-        placed: dict[tuple[str, int], _Placed] = {}
-        for place, group in by_place.items():
+        altered: Collection[str],
+    ) -> set[str]:
+        """Make anew the placements that something concerns; returns the keys of their bookings."""
+        now, nodes, index = admission.at, admission.book.nodes, admission.book.index
+        for key in altered:
+            self._dirty.update((hold.model, hold.seat.node) for hold in admission.of_booking(key))
+        self._note_what_differs({hold.number: hold for hold in early}, frozenset(running), index)
+        if now >= self._until:
+            self._dirty.update(self._placed)
+        joining: defaultdict[_Place, list[Hold]] = defaultdict(list)
+        for hold in self._early.values():
+            joining[hold.model, hold.seat.node].append(hold)
+        changed: set[str] = set()
+        for place in self._dirty:
             model, number = place
-            runs = (model, nodes[number].name) in running
-            basis = (*group, *[booked[key] for hold in group for key in hold.keys])
-            known = self._placed.get(place)
-            if known is None or known.runs != runs or now >= known.until or not same(known.basis, basis):
-                made = placement(_target(admission, group, booked), nodes[number], len(group), runs)
-                known = _Placed(basis, runs, _unchanged_until(admission, group), made)
-            placed[place] = known
-        self._placed = placed
-        return [one.placement for one in placed.values()]
+            before = self._placed.pop(place, None)
+            group = [*self._groups.get(place, {}).values(), *joining.get(place, ())]
+            placed = None
+            if group:
+                is_there = (model, nodes[number].name) in running
+                placed = self._placed[place] = _placed(admission, group, booked, is_there, before)
+            if before is not placed:
+                changed |= self._swap(before, placed)
+        if now >= self._until or not self._placed:
+            self._until = min((one.until for one in self._placed.values()), default=FOREVER)
+        for place in self._dirty & self._placed.keys():
+            self._until = min(self._until, self._placed[place].until)
+        self._dirty.clear()
+        return changed
+
+    def _note_what_differs(
+        self, early: dict[int, Hold], runs: frozenset[tuple[str, str]], index: Mapping[str, int]
+    ) -> None:
+        """Where something is loaded ahead, or runs, that was not or did not, or the other way round."""
+        for hold in (*self._early.values(), *early.values()):
+            if self._early.get(hold.number) is not early.get(hold.number):
+                self._dirty.add((hold.model, hold.seat.node))
+        self._dirty.update((model, index[node]) for model, node in runs ^ self._runs if node in index)
+        self._early, self._runs = early, runs
+
+    def _swap(self, before: _Placed | None, placed: _Placed | None) -> set[str]:
+        """Tell one placement in the place of another; returns the keys of their bookings."""
+        keys: set[str] = set()
+        if before is not None:
+            keys.update(before.placement.target.reservations)
+            identity = before.placement.identity
+            del self._identities[bisect_left(self._identities, identity)], self._placements[identity]
+        if placed is not None:
+            keys.update(placed.placement.target.reservations)
+            insort(self._identities, placed.placement.identity)
+            self._placements[placed.placement.identity] = placed.placement
+        return keys
+
+
+def _placed(
+    admission: Admission,
+    group: Sequence[Hold],
+    booked: Mapping[str, Booked],
+    runs: bool,
+    known: _Placed | None,
+) -> _Placed:
+    """The placement of a model on a node; the ``known`` one if it is still that."""
+    group = sorted(group, key=lambda hold: hold.rank)
+    basis = (*group, *[booked[key] for hold in group for key in sorted(hold.keys)])
+    if known and known.runs == runs and admission.at < known.until and same(known.basis, basis):
+        return known
+    node = admission.book.nodes[group[0].seat.node]
+    made = placement(_target(admission, group, booked), node, len(group), runs)
+    return _Placed(basis, runs, _unchanged_until(admission, group), made)
+
+
+def _keys_of_others(before: Mapping[int, Loading], loadings: Mapping[int, Loading]) -> set[str]:
+    """The bookings of what is in one of both only."""
+    others = [one for number, one in before.items() if loadings.get(number) is not one]
+    others += [one for number, one in loadings.items() if before.get(number) is not one]
+    return {key for one in others for key in one.hold.keys}
+
+
+def _identity(one: Placement) -> tuple[str, str]:
+    return one.identity
+
+
+def _begin(admission: Admission, hold: Hold, loads: Loads) -> _Begin:
+    lead = loads.lead_seconds(hold.model, admission.book.nodes[hold.seat.node], hold.need.footprint_bytes)
+    return (hold.start - lead, hold.rank, hold.number, lead, hold)
 
 
 def _loading(admission: Admission, hold: Hold, lead: float, begin: float) -> Loading:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from operator import is_
+from operator import is_, itemgetter
 
 from scheduler.planning.admission import Admission
 from scheduler.planning.holds import Hold, union
@@ -45,57 +45,50 @@ class Loading:
         return late if late >= PUNCTUAL_SECONDS else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Coming:
-    """Replicas of a model that come to a node (``loadings``), or go from it (``holds``)."""
-
-    at: float
-    kind: ActionKind
-    node: str
-    model: str
-    start: float
-    loadings: tuple[Loading, ...] = ()
-    holds: tuple[Hold, ...] = ()
-
-    @property
-    def order(self) -> tuple[object, ...]:
-        return (self.at, self.kind, self.node, self.model, self.start)
+_Order = tuple[float, ActionKind, str, str, float]
+"""When a step begins, what it is, on which node, of which model (its key), and when it must be done."""
+_Coming = tuple[_Order, tuple[Loading, ...], tuple[Hold, ...]]
+"""Replicas of a model that come to a node, or go from it."""
 
 
 class Agenda:
     """Tells the nearest steps; those it has told before are the same."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[object, ...], tuple[tuple[object, ...], Step]] = {}
+        self.steps: tuple[Step, ...] = ()
+        self.keys: set[str] = set()
+        """The bookings of which something is told in them."""
+        self._told: dict[_Order, tuple[tuple[object, ...], Step]] = {}
 
-    def steps(
+    def note(
         self,
         admission: Admission,
         booked: Mapping[str, Booked],
         active: Iterable[Hold],
         loadings: Mapping[int, Loading],
         early: set[int],
-    ) -> tuple[Step, ...]:
-        """What comes and goes, the nearest first.
+    ) -> None:
+        """Tell what comes and goes, the nearest first.
 
         Args:
             active: what is held now.
             early: the numbers of what is loaded already.
         """
-        found = heapq.nsmallest(
-            MAX_STEPS, _coming(admission, active, loadings, early), key=lambda one: one.order
-        )
-        told: dict[tuple[object, ...], tuple[tuple[object, ...], Step]] = {}
-        for one in found:
-            keys = {key for hold in one.holds for key in hold.keys}
-            keys |= {key for loading in one.loadings for key in (*loading.hold.keys, *loading.behind)}
-            basis = (*one.holds, *one.loadings, *(booked[key] for key in sorted(keys)))
-            known = self._told.get(one.order)
+        found = heapq.nsmallest(MAX_STEPS, _coming(admission, active, loadings, early), key=itemgetter(0))
+        told: dict[_Order, tuple[tuple[object, ...], Step]] = {}
+        self.keys = set()
+        for order, coming, going in found:
+            keys = [key for hold in going for key in sorted(hold.keys)]
+            keys += [key for loading in coming for key in (*sorted(loading.hold.keys), *loading.behind)]
+            basis = (*going, *coming, *[booked[key] for key in keys])
+            known = self._told.get(order)
             if known is None or not same(known[0], basis):
-                known = (basis, _arrival(one, booked) if one.loadings else _departure(one, booked))
-            told[one.order] = known
+                step = _arrival(order, coming, booked) if coming else _departure(order, going, booked)
+                known = (basis, step)
+            told[order] = known
+            self.keys.update(keys)
         self._told = told
-        return tuple(step for _, step in told.values())
+        self.steps = tuple(step for _, step in told.values())
 
 
 def same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
@@ -118,44 +111,44 @@ def _coming(
         stays[hold.model, hold.seat.node].append(hold)
     for (model, node, start), group in coming.items():
         first = min(group, key=lambda one: one.hold.rank)
-        yield _Coming(
-            first.not_before, ActionKind.DEPLOY, nodes[node].name, model, start, loadings=tuple(group)
-        )
+        yield (first.not_before, ActionKind.DEPLOY, nodes[node].name, model, start), tuple(group), ()
     for (model, node), holds in stays.items():
         ends = [holds[0].end]
         if len(holds) > 1:
             ends = [end for _, end in union([(hold.start, hold.end) for hold in holds])]
         for end in ends:
             last = tuple(hold for hold in holds if hold.end == end)
-            yield _Coming(end, ActionKind.UNDEPLOY, nodes[node].name, model, end, holds=last)
+            yield (end, ActionKind.UNDEPLOY, nodes[node].name, model, end), (), last
 
 
-def _arrival(one: _Coming, booked: Mapping[str, Booked]) -> Step:
-    first = min(one.loadings, key=lambda loading: loading.hold.rank)
-    keys = sorted({key for loading in one.loadings for key in loading.hold.keys})
+def _arrival(order: _Order, loadings: tuple[Loading, ...], booked: Mapping[str, Booked]) -> Step:
+    at, kind, node, _, start = order
+    first = min(loadings, key=lambda loading: loading.hold.rank)
+    keys = sorted({key for loading in loadings for key in loading.hold.keys})
     return Step(
-        kind=one.kind,
+        kind=kind,
         model=booked[keys[0]].model,
-        node=one.node,
-        replicas=len(one.loadings),
-        at=_moment(one.at),
-        done_by=_moment(one.start),
-        until=_moment(max(loading.hold.end for loading in one.loadings)),
+        node=node,
+        replicas=len(loadings),
+        at=_moment(at),
+        done_by=_moment(start),
+        until=_moment(max(loading.hold.end for loading in loadings)),
         titles=_titles(keys, booked),
         late_seconds=first.late_seconds,
         held_by=_titles(first.behind, booked) if first.late_seconds else (),
     )
 
 
-def _departure(one: _Coming, booked: Mapping[str, Booked]) -> Step:
-    keys = sorted({key for hold in one.holds for key in hold.keys})
+def _departure(order: _Order, holds: tuple[Hold, ...], booked: Mapping[str, Booked]) -> Step:
+    at, kind, node, _, _ = order
+    keys = sorted({key for hold in holds for key in hold.keys})
     return Step(
-        kind=one.kind,
+        kind=kind,
         model=booked[keys[0]].model,
-        node=one.node,
-        replicas=len(one.holds),
-        at=_moment(one.at),
-        done_by=_moment(one.at),
+        node=node,
+        replicas=len(holds),
+        at=_moment(at),
+        done_by=_moment(at),
         titles=_titles(keys, booked),
     )
 

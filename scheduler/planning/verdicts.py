@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from calendars.reservation import Misunderstood, Reservation
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Need
 from scheduler.planning.exact import Opinion, OpinionState
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.holds import Ask
+from scheduler.planning.openings import FOREVER
+from scheduler.planning.refusals import Refusals
 from scheduler.planning.schedule import Schedule
 from scheduler.planning.targets import Booked, Refused
-from scheduler.planning.upcoming import Loading
+from scheduler.planning.upcoming import Loading, same
+from scheduler.planning.wishes import Wishes, ask_of, need_of
 from scheduler.types import (
     Broken,
     NodeAnswer,
@@ -31,78 +33,183 @@ from scheduler.types import (
 
 CELLS = 20_000_000
 """Work that may go into explaining refusals: nodes times instants, for all of them together."""
+BEGUN, SOON, LATER = ("begun",), ("soon",), ("later",)
 STARTS_LATER = Reason(code=ReasonCode.STARTS_LATER)
 MAX_EXPLAINED = 50
 """So many refusals are explained whole, the nearest first."""
+
+
+class Sayings:
+    """What was said the last time, by event, each with all that it depends on."""
+
+    def __init__(self) -> None:
+        self.refusals = Refusals()
+        self.verdicts: dict[str, Verdict] = {}
+        self.at = FOREVER
+        self.unmet: frozenset[str] = frozenset()
+        self.beyond: frozenset[str] = frozenset()
+        self._told: dict[str, tuple[tuple[object, ...], tuple[object, ...], Verdict]] = {}
+
+    def recall(self, key: str, objects: tuple[object, ...], facts: tuple[object, ...]) -> Verdict | None:
+        """What was said of an event if these very objects and facts were what it depended on."""
+        known = self._told.get(key)
+        if known is not None and known[1] == facts and same(known[0], objects):
+            return known[2]
+        return None
+
+    def later(self, key: str, one: Booked | Refused) -> Verdict:
+        """The verdict on a booking of which nothing can be said but that it will be met, or never can."""
+        known = self._told.get(key)
+        if known is not None and known[1] is LATER and known[0][0] is one:
+            return known[2]
+        if isinstance(one, Refused):
+            verdict = _refused(one)
+        else:
+            verdict = say(one.reservation, VerdictState.COMING, STARTS_LATER, one)
+        return self.note(key, (one,), LATER, verdict)
+
+    def note(
+        self, key: str, objects: tuple[object, ...], facts: tuple[object, ...], verdict: Verdict
+    ) -> Verdict:
+        """Remember what is said; returns it."""
+        self._told[key] = (objects, facts, verdict)
+        return verdict
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Forget what was said of others, when that is much."""
+        if len(self.verdicts) > 2 * len(keys) + MAX_EXPLAINED:
+            there = set(keys)
+            self.verdicts = {key: one for key, one in self.verdicts.items() if key in there}
+            self._told = {key: one for key, one in self._told.items() if key in there}
+        self.refusals.begin()
 
 
 @dataclass(frozen=True)
 class Judge:
     """Says what becomes of each booking.
 
-    ``asks`` and ``booked`` are by key; ``beyond`` are the keys of those that start beyond the horizon;
-    ``broken`` are the promises that are not kept, ``proofs`` what the exact solver said, by event;
-    ``edges`` the instants at which bookings start or end.
+    ``asks`` and ``booked`` are by key; ``beyond`` are the keys of those that start beyond the horizon,
+    ``unmet`` of those that did not get all they asked for; ``broken`` are the promises that are not kept,
+    ``proofs`` what the exact solver said, by event; ``edges`` the instants at which bookings start or end;
+    ``generation`` is how often any booking was another.
     """
 
     admission: Admission
     schedule: Schedule
     booked: Mapping[str, Booked]
     beyond: frozenset[str]
+    unmet: frozenset[str]
     broken: Mapping[str, Broken]
     proofs: Mapping[str, Opinion]
     sizing: Sizing
-    edges: Collection[float] = ()
+    generation: int
+    sayings: Sayings
 
-    def all(self, resolved: Iterable[Booked | Refused]) -> tuple[Verdict, ...]:
-        """A verdict on each, in their order."""
+    def all(self, wishes: Wishes, altered: Collection[str] | None, at: datetime) -> tuple[Verdict, ...]:
+        """A verdict on each booking, in the order of their starts.
+
+        Args:
+            altered: the bookings that are others than the last time, in any way; None where that is unknown.
+        """
+        sayings, now = self.sayings, self.admission.at
         placements: dict[str, list[Placement]] = {}
+        loadings: dict[str, list[Loading]] = {}
+        concerned = set(wishes.names)
+        if altered is not None and sayings.at <= now:
+            concerned = {*altered, *self.schedule.changed, *sayings.unmet, *sayings.beyond, *self.beyond}
+            concerned |= self.unmet | wishes.begun_since(sayings.at)
         for placement in self.schedule.placements:
             for key in placement.target.reservations:
-                placements.setdefault(key, []).append(placement)
-        loadings: dict[str, list[Loading]] = {}
+                if key in concerned:
+                    placements.setdefault(key, []).append(placement)
         for loading in self.schedule.loadings.values():
             for key in loading.hold.keys:
                 loadings.setdefault(key, []).append(loading)
-        book = self.admission.book
-        explained = max(5, min(MAX_EXPLAINED, CELLS // (max(len(book.nodes), 1) * max(len(self.edges), 1))))
-        verdicts = []
-        for one in resolved:
-            if isinstance(one, Refused):
-                verdicts.append(_refused(one))
+        self._explain(wishes, placements)
+        for name in concerned - self.unmet:
+            one = wishes.one(name)
+            if one is None:
                 continue
             key = one.reservation.key
-            verdict = self._one(one, placements.get(key, []), loadings.get(key, []), explained > 0)
-            explained -= verdict.refusal is not None
-            verdicts.append(verdict)
-        return tuple(verdicts)
+            if key in self.unmet and isinstance(one, Booked):
+                sayings.verdicts[name] = self._unmet(one, placements.get(key, []), False)
+            else:
+                there = placements.get(key, []), loadings.get(key, [])
+                sayings.verdicts[name] = self._met(one, *there, at)
+        sayings.at, sayings.unmet, sayings.beyond = now, self.unmet, self.beyond
+        return tuple(map(sayings.verdicts.__getitem__, wishes.names))
 
-    def _one(
-        self, one: Booked, placements: list[Placement], loadings: list[Loading], explained: bool
+    def _explain(self, wishes: Wishes, placements: Mapping[str, list[Placement]]) -> None:
+        """The verdicts on those who did not get all they asked for."""
+        nodes, edges = max(len(self.admission.book.nodes), 1), max(len(wishes.edges), 1)
+        explained = max(5, min(MAX_EXPLAINED, CELLS // (nodes * edges)))
+        self.sayings.forget(wishes.names)
+        for ask in sorted((self.admission.asks[key] for key in self.unmet), key=_start):
+            verdict = self._unmet(self.booked[ask.key], placements.get(ask.key, []), explained > 0)
+            self.sayings.verdicts[ask.key] = verdict
+            explained -= verdict.refusal is not None
+
+    def _met(
+        self,
+        one: Booked | Refused,
+        placements: list[Placement],
+        loadings: list[Loading],
+        at: datetime,
     ) -> Verdict:
         key = one.reservation.key
+        if isinstance(one, Booked) and key in self.beyond:
+            return self._far(one)
+        if isinstance(one, Booked) and one.reservation.start <= at:
+            return self._begun(one, placements)
+        if isinstance(one, Booked) and (placements or loadings):
+            return self._coming(one, placements, loadings)
+        return self.sayings.later(key, one)
+
+    def _far(self, one: Booked) -> Verdict:
+        if self.admission.book.possible(need_of(one)):
+            reason = Reason(code=ReasonCode.BEYOND_HORIZON)
+            return say(one.reservation, VerdictState.COMING, reason, one)
+        return self._not_met(ask_of(one), one, 0, (), False)
+
+    def _unmet(self, one: Booked, placements: list[Placement], explained: bool) -> Verdict:
+        key, admission = one.reservation.key, self.admission
+        ask, opinion, broken = admission.asks[key], self.proofs.get(key), self.broken.get(key)
+        got, nodes = admission.covered(ask), tuple(dict.fromkeys(one.node for one in placements))
+        objects: tuple[object, ...] = (one, ask, opinion)
+        why = broken and (broken.reason.code, broken.reason.detail)
+        facts: tuple[object, ...] = (got, nodes, why, explained)
+        if explained or not admission.book.possible(ask.need):
+            facts = (*facts, self.generation, admission.change, admission.book.edge_before(ask.start))
+        verdict = self.sayings.recall(key, objects, facts)
+        if verdict is not None and verdict.earliest != datetime.fromtimestamp(admission.at, UTC):
+            return verdict
+        return self.sayings.note(key, objects, facts, self._not_met(ask, one, got, nodes, explained))
+
+    def _begun(self, one: Booked, placements: list[Placement]) -> Verdict:
+        key, objects = one.reservation.key, (one, *placements)
+        if (verdict := self.sayings.recall(key, objects, BEGUN)) is not None:
+            return verdict
         nodes = tuple(dict.fromkeys(placement.node for placement in placements))
-        if key in self.beyond:
-            code = ReasonCode.BEYOND_HORIZON
-            if self.admission.book.possible(need_of(one)):
-                return say(one.reservation, VerdictState.COMING, Reason(code=code), one)
-            return self._not_met(ask_of(one), one, 0, nodes, False)
-        ask = self.admission.asks[key]
-        got = self.admission.covered(ask)
-        if got < ask.replicas:
-            return self._not_met(ask, one, got, nodes, explained)
-        if ask.start <= self.admission.at:
-            reason = placements[0].reason if placements else Reason(code=ReasonCode.BOOKED)
-            return say(one.reservation, VerdictState.PLACED, reason, one, nodes)
+        reason = placements[0].reason if placements else Reason(code=ReasonCode.BOOKED)
+        verdict = say(one.reservation, VerdictState.PLACED, reason, one, nodes)
+        return self.sayings.note(key, objects, BEGUN, verdict)
+
+    def _coming(self, one: Booked, placements: list[Placement], loadings: list[Loading]) -> Verdict:
+        key, reservation = one.reservation.key, one.reservation
+        holds = self.admission.of_booking(key) if placements else []
+        behind = [self.booked[other] for loading in loadings for other in loading.behind]
+        objects = (one, *placements, *loadings, *holds, *behind)
+        if (verdict := self.sayings.recall(key, objects, SOON)) is not None:
+            return verdict
+        verdict = say(reservation, VerdictState.COMING, STARTS_LATER, one)
         if placements:
             # Where all its replicas will be, though some may be loaded later than others.
-            first = (hold for hold in self.admission.of_booking(key) if hold.start <= ask.start < hold.end)
-            names = (self.admission.book.nodes[hold.seat.node].name for hold in first)
-            nodes = tuple(sorted({*nodes, *names}))
-            return self._with_loading(
-                say(one.reservation, VerdictState.COMING, placements[0].reason, one, nodes), loadings
-            )
-        return self._with_loading(say(one.reservation, VerdictState.COMING, STARTS_LATER, one), loadings)
+            start = self.admission.asks[key].start
+            first = (hold for hold in holds if hold.start <= start < hold.end)
+            names = {self.admission.book.nodes[hold.seat.node].name for hold in first}
+            nodes = tuple(sorted({*names, *(placement.node for placement in placements)}))
+            verdict = say(reservation, VerdictState.COMING, placements[0].reason, one, nodes)
+        return self.sayings.note(key, objects, SOON, self._with_loading(verdict, loadings))
 
     def _with_loading(self, verdict: Verdict, loadings: list[Loading]) -> Verdict:
         first = [one for one in loadings if one.hold.start == min(other.hold.start for other in loadings)]
@@ -120,14 +227,14 @@ class Judge:
         )
 
     def _not_met(self, ask: Ask, one: Booked, got: int, nodes: tuple[str, ...], explained: bool) -> Verdict:
-        start = max(ask.start, self.admission.at)
+        refusals, booked = self.sayings.refusals, self.booked
         considered: tuple[NodeAnswer, ...] = ()
         refusal: Refusal | None = None
         possible = self.admission.book.possible(ask.need)
         if explained or not possible:
-            considered = explain.answers(self.admission, ask.need, start, ask.end, self.booked)
+            considered = refusals.answers(self.admission, ask, booked)
         if explained:
-            refusal = explain.refusal(self.admission, ask, one, self.booked, self.sizing)
+            refusal = refusals.refusal(self.admission, ask, one, booked, self.sizing)
         if refusal and possible:
             refusal = refusal.model_copy(update=_proof(self.proofs.get(ask.key)))
         reason = explain.reason(self.admission, ask, got, considered)
@@ -150,25 +257,8 @@ def _proof(opinion: Opinion | None) -> dict[str, object]:
     return {"proof": Proof.PROVEN, "full_at": full_at}
 
 
-def need_of(one: Booked) -> Need:
-    """What a replica of a booking takes."""
-    return Need(one.footprint_bytes, one.gpus, one.accelerator)
-
-
-def ask_of(one: Booked, lead_seconds: float = 0.0) -> Ask:
-    """A booking as the book sees it."""
-    reservation = one.reservation
-    return Ask(
-        key=reservation.key,
-        model=one.model.key,
-        need=need_of(one),
-        replicas=one.replicas,
-        start=reservation.start.timestamp(),
-        end=reservation.end.timestamp(),
-        lead=lead_seconds,
-        priority=reservation.request.priority,
-        booked_at=reservation.booked_at.timestamp(),
-    )
+def _start(ask: Ask) -> tuple[float, str]:
+    return (ask.start, ask.key)
 
 
 def _refused(one: Refused) -> Verdict:

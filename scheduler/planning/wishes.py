@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from calendars.reservation import Reading, Reservation
 from scheduler.cluster.node import Cluster
+from scheduler.planning.book import Need
 from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Ask
 from scheduler.planning.rules import keep_to
 from scheduler.planning.targets import Booked, Refused, resolve
-from scheduler.planning.verdicts import ask_of
 from scheduler.types import Catalog, Checkpoint, Deployment, Rules, UnknownSize
 
+FEW = 100
+"""Where more are others, everything is gone through."""
+FOREVER = float("inf")
+LAST_NAME = "\U0010ffff"
+Place = tuple[datetime, str]
+"""The start of a reservation and its name, in which order they are told."""
 Sizes = Mapping[str, Checkpoint | UnknownSize]
 
 
@@ -44,27 +51,59 @@ class Wishes:
 
     ``resolved`` are all of them, ``booked`` those that a placement can be looked for, by key;
     ``asks`` are theirs as far as they start within the horizon, ``beyond`` the keys of the others.
-    ``edges`` is at how many instants something of ``asks`` starts or ends.
+    ``given`` is all that was read, with what has ended; ``generation`` how often anything was another.
     """
 
     def __init__(self) -> None:
-        self.reservations: list[Reservation] = []
+        self.given: dict[str, Reservation] = {}
         self.resolved: tuple[Booked | Refused, ...] = ()
         self.booked: dict[str, Booked] = {}
         self.asks: dict[str, Ask] = {}
         self.beyond: frozenset[str] = frozenset()
-        self.edges: frozenset[float] = frozenset()
+        self.generation = 0
+        self._edges: Counter[float] = Counter()
         self._basis: Basis | None = None
-        self._served: dict[str, Deployment] = {}
+        self._served: dict[str, tuple[str, int]] = {}
+        self._running: tuple[Deployment, ...] = ()
         self._reach = -1.0
         self._begun: frozenset[str] = frozenset()
         self._cluster: Cluster | None = None
-        self._given: dict[str, Reservation] = {}
         self._entries: dict[str, _Entry] = {}
-        self._order: list[str] = []
+        self._order: list[Place] = []
         self._of_model: defaultdict[str | None, set[str]] = defaultdict(set)
+        self._resolved: list[Booked | Refused] = []
+        self._places: list[Place] = []
+        self._shown: dict[str, tuple[Place, str, Ask | None]] = {}
+        self._names: dict[int, str] = {}
+        """Of what is given, by the identity of the object."""
+        self._shown_names: list[str] = []
+        self._at = datetime.max.replace(tzinfo=UTC)
+        self.altered: set[str] | None = None
+        """The names of what is another than the last time; None where it was all gone through."""
+        self._ambiguous = False
         self._stable: tuple[float, float] = (0.0, 0.0)
         """Between these instants nothing ends or comes within the horizon."""
+
+    @property
+    def edges(self) -> Collection[float]:
+        """The instants at which something of what is asked for starts or ends."""
+        return self._edges.keys()
+
+    @property
+    def names(self) -> list[str]:
+        """By which each of ``resolved`` is known here: its key, unless others have the same."""
+        return self._shown_names
+
+    def one(self, name: str) -> Booked | Refused | None:
+        """The one of ``resolved`` that has a name."""
+        return self._entries[name].allowed if name in self._shown else None
+
+    def begun_since(self, instant: float) -> set[str]:
+        """Those that began after an instant, until now."""
+        since = datetime.fromtimestamp(instant, UTC)
+        first = bisect_right(self._places, (since, LAST_NAME))
+        last = bisect_right(self._places, (self._at, LAST_NAME))
+        return {name for _, name in self._places[first:last]}
 
     def update(
         self,
@@ -76,7 +115,9 @@ class Wishes:
         horizon_seconds: float,
     ) -> set[str]:
         """Take in what is wanted now; returns the keys of what is asked for differently, came or went."""
+        ambiguous = self._ambiguous
         gone, todo = self._read(readings)
+        ambiguous |= self._ambiguous
         todo |= self._concerned(basis, deployments)
         for name in gone:
             self._remove(name)
@@ -86,52 +127,74 @@ class Wishes:
         self._basis = basis
         now, reach = at.timestamp(), self._reach
         self._reach = horizon_seconds
-        if redone or gone or reach != horizon_seconds or not self._stable[0] <= now < self._stable[1]:
-            return self._collect(at, now, horizon_seconds)
-        return set()
+        altered = redone | set(gone)
+        self._at, self.altered = at, altered
+        if altered:
+            self.generation += 1
+        stable = reach == horizon_seconds and self._stable[0] <= now < self._stable[1]
+        if not stable or len(altered) > FEW or (altered and ambiguous):
+            return self._collect(at, now)
+        changed = {key for name in altered for key in self._replace(name, now)}
+        if altered:
+            self.resolved = tuple(self._resolved)
+        return changed
 
     # What was read
 
     def _read(self, readings: Iterable[Reading]) -> tuple[list[str], set[str]]:
         """What is gone, and what is new or another, by its name here: its key, unless that is not its own."""
-        given: dict[str, Reservation] = {}
-        total = 0
-        for reading in readings:
-            total += len(reading.reservations)
-            given.update({one.key: one for one in reading.reservations})
-        if len(given) != total:
-            given = _told_apart(one for reading in readings for one in reading.reservations)
-        before = self._given
-        todo = set()
-        for name in [name for name, one in given.items() if before.get(name) is not one]:
-            known = before.get(name)
-            if known is not None and known == given[name]:
-                given[name] = known
-            else:
-                todo.add(name)
-        gone = list(before.keys() - given.keys())
-        self._given = given
-        if todo or gone:
-            self._order = sorted(given, key=lambda name: (given[name].start, name))
-            self.reservations = [given[name] for name in self._order]
-        return gone, todo
+        read = [one for reading in readings for one in reading.reservations]
+        # Most are the very same objects as the last time.
+        there = set(map(id, read))
+        fresh, gone = there - self._names.keys(), self._names.keys() - there
+        new = {one.key: one for one in read if id(one) in fresh} if fresh else {}
+        left = {self._names[number] for number in gone}
+        before = {name: self.given[name] for name in left}
+        if (
+            self._ambiguous
+            or len(there) < len(read)
+            or len(new) < len(fresh)
+            or new.keys() & (self.given.keys() - left)
+        ):
+            before, self.given = self.given, {}
+            new = _told_apart(read)
+            left, self._names = set(before), {}
+            self._ambiguous = new.keys() != {one.key for one in read}
+        todo = {name for name, one in new.items() if name not in before or before[name] != one}
+        for number in gone & self._names.keys():
+            del self._names[number]
+        for name in left:
+            self.given.pop(name, None)
+        self.given |= new
+        self._names |= {id(one): name for name, one in new.items()}
+        gone_names = [name for name in left if name not in new]
+        if len(todo) + len(gone_names) > FEW:
+            self._order = sorted((one.start, name) for name, one in self.given.items())
+        else:
+            for name in (*gone_names, *(name for name in todo if name in before)):
+                del self._order[bisect_left(self._order, (before[name].start, name))]
+            for name in todo:
+                insort(self._order, (self.given[name].start, name))
+        return gone_names, todo
 
     def _concerned(self, basis: Basis, deployments: Iterable[Deployment]) -> set[str]:
         """What is not new, and must be looked at again for what is known of models, or runs, by now."""
-        served = {one.model.key: one for one in deployments}
-        known, before, self._served = self._basis, self._served, served
-        if known is None or known.catalog != basis.catalog or known.loads.sizing != basis.loads.sizing:
-            return set(self._given)
-        models = {
-            key
-            for key in before.keys() | served.keys()
-            if _as_served(before.get(key)) != _as_served(served.get(key))
+        deployments = tuple(deployments)
+        served: dict[str, tuple[str, int]] = {
+            one.model.key: (one.dtype, one.footprint_bytes) for one in deployments
         }
+        known, before, self._served = self._basis, self._served, served
+        self._running = deployments
+        if known is None or known.catalog != basis.catalog or known.loads.sizing != basis.loads.sizing:
+            return set(self.given)
+        models = set()
+        if before != served:
+            models = {key for key in before.keys() | served.keys() if before.get(key) != served.get(key)}
         old, new = known.checkpoints, basis.checkpoints
         if old is not new and old != new:
             models |= {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
         found = {name for key in models for name in self._of_model.get(key, ())}
-        return found & self._given.keys()
+        return found & self.given.keys()
 
     def _remove(self, name: str) -> None:
         if (entry := self._entries.pop(name, None)) is not None:
@@ -139,16 +202,17 @@ class Wishes:
 
     # What comes of it
 
-    def _resolve(self, names: Iterable[str], basis: Basis) -> set[str]:
+    def _resolve(self, names: Collection[str], basis: Basis) -> set[str]:
         done = set()
+        running = {one.model.key: one for one in self._running} if names else {}
         for name in names:
-            one = self._given[name]
-            found = resolve(one, basis.catalog, basis.checkpoints, basis.loads.sizing, self._served)
+            one = self.given[name]
+            found = resolve(one, basis.catalog, basis.checkpoints, basis.loads.sizing, running)
             known = self._entries.get(name)
             if known is not None and known.found == found:
                 continue
             self._remove(name)
-            self._entries[name] = _Entry(one, found, found, None)
+            self._entries[name] = _Entry(one, found, found, known.ask if known else None)
             self._of_model[_model_key(found)].add(name)
             done.add(name)
         return done
@@ -161,15 +225,15 @@ class Wishes:
         if rules == Rules():
             if same:
                 return set()
-            allowed = [self._entries[name].found for name in self._order]
+            allowed = [self._entries[name].found for _, name in self._order]
         else:
             begun = frozenset(key for one in deployments for key in one.reservations)
             if same and not redone and begun == self._begun and cluster == self._cluster:
                 return set()
             self._begun, self._cluster = begun, cluster
-            allowed = keep_to(rules, [self._entries[name].found for name in self._order], cluster, begun)
+            allowed = keep_to(rules, [self._entries[name].found for _, name in self._order], cluster, begun)
         done = set()
-        for name, one in zip(self._order, allowed, strict=True):
+        for (_, name), one in zip(self._order, allowed, strict=True):
             entry = self._entries[name]
             if entry.allowed is not one and entry.allowed != one:
                 entry.allowed, entry.ask = one, None
@@ -180,7 +244,7 @@ class Wishes:
         loads = basis.loads
         names: Iterable[str] = redone
         if self._basis is None or self._basis.loads != loads:
-            names = self._order
+            names = self._entries
         done = set()
         for name in names:
             entry = self._entries[name]
@@ -190,25 +254,73 @@ class Wishes:
                 if ask != entry.ask:
                     entry.ask = ask
                     done.add(name)
+            else:
+                entry.ask = None
         return done
 
-    def _collect(self, at: datetime, now: float, horizon_seconds: float) -> set[str]:
+    def _collect(self, at: datetime, now: float) -> set[str]:
         """What there is now; returns the keys of what is asked for differently."""
-        entries = [entry for name in self._order if (entry := self._entries[name]).reservation.end > at]
-        last = now + horizon_seconds
-        self.resolved = tuple(entry.allowed for entry in entries)
-        self.booked = {one.reservation.key: one for one in self.resolved if isinstance(one, Booked)}
+        self.generation += 1
+        self.altered = None
+        self._places = [place for place in self._order if self.given[place[1]].end > at]
+        entries = [self._entries[name] for _, name in self._places]
+        last = now + self._reach
+        self._resolved = [entry.allowed for entry in entries]
+        self.resolved = tuple(self._resolved)
+        self._shown_names = [name for _, name in self._places]
+        self._shown.clear()
+        for place, entry in zip(self._places, entries, strict=True):
+            self._show(place, entry)
+        self.booked = {one.reservation.key: one for one in self._resolved if isinstance(one, Booked)}
         asks = {entry.ask.key: entry.ask for entry in entries if entry.ask is not None}
         far = {key: ask for key, ask in asks.items() if ask.start > last}
         within = {key: ask for key, ask in asks.items() if key not in far} if far else asks
         changed = {key for key, ask in within.items() if self.asks.get(key) is not ask}
         changed |= self.asks.keys() - within.keys()
         self.asks, self.beyond = within, frozenset(far)
-        self.edges = frozenset(ask.start for ask in within.values()) | {ask.end for ask in within.values()}
-        ends = min((entry.reservation.end.timestamp() for entry in entries), default=float("inf"))
-        comes = min((ask.start for ask in far.values()), default=float("inf")) - horizon_seconds
+        self._edges = Counter(instant for ask in within.values() for instant in (ask.start, ask.end))
+        ends = min((entry.reservation.end.timestamp() for entry in entries), default=FOREVER)
+        comes = min((ask.start for ask in far.values()), default=FOREVER) - self._reach
         self._stable = (now, min(ends, comes))
         return changed
+
+    def _replace(self, name: str, now: float) -> set[str]:
+        """The same for one reservation that came, went or is another."""
+        shown, entry = self._shown.pop(name, None), self._entries.get(name)
+        before = after = None
+        key = name
+        if shown is not None:
+            place, key, before = shown
+            index = bisect_left(self._places, place)
+            del self._places[index], self._resolved[index], self._shown_names[index]
+            self.booked.pop(key, None)
+            self.beyond -= {key}
+            if self.asks.pop(key, None) is None:
+                before = None
+        if entry is not None and (end := entry.reservation.end.timestamp()) > now:
+            index = bisect_left(self._places, (entry.reservation.start, name))
+            self._places.insert(index, (entry.reservation.start, name))
+            self._resolved.insert(index, entry.allowed)
+            self._shown_names.insert(index, name)
+            self._show(self._places[index], entry)
+            if isinstance(entry.allowed, Booked):
+                self.booked[key] = entry.allowed
+            comes = FOREVER
+            if entry.ask is not None and entry.ask.start > now + self._reach:
+                self.beyond |= {key}
+                comes = entry.ask.start - self._reach
+            elif entry.ask is not None:
+                self.asks[key] = after = entry.ask
+            self._stable = (self._stable[0], min(self._stable[1], end, comes))
+        for ask, more in ((before, -1), (after, 1)):
+            for instant in (ask.start, ask.end) if ask is not None else ():
+                self._edges[instant] += more
+                if not self._edges[instant]:
+                    del self._edges[instant]
+        return set() if before is after else {key}
+
+    def _show(self, place: Place, entry: _Entry) -> None:
+        self._shown[place[1]] = (place, entry.reservation.key, entry.ask)
 
 
 def _told_apart(reservations: Iterable[Reservation]) -> dict[str, Reservation]:
@@ -227,6 +339,22 @@ def _model_key(found: Booked | Refused) -> str | None:
     return found.model.key if isinstance(found, Booked) else found.model_key
 
 
-def _as_served(one: Deployment | None) -> tuple[object, ...] | None:
-    """What a reservation's needs depend on of what serves already."""
-    return None if one is None else (one.dtype, one.footprint_bytes)
+def need_of(one: Booked) -> Need:
+    """What a replica of a booking takes."""
+    return Need(one.footprint_bytes, one.gpus, one.accelerator)
+
+
+def ask_of(one: Booked, lead_seconds: float = 0.0) -> Ask:
+    """A booking as the book sees it."""
+    reservation = one.reservation
+    return Ask(
+        key=reservation.key,
+        model=one.model.key,
+        need=need_of(one),
+        replicas=one.replicas,
+        start=reservation.start.timestamp(),
+        end=reservation.end.timestamp(),
+        lead=lead_seconds,
+        priority=reservation.request.priority,
+        booked_at=reservation.booked_at.timestamp(),
+    )
