@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from scheduler.settings_loop import Group
 
@@ -31,6 +31,12 @@ class WebSettings(Group):
     what_if_seconds: float = Field(
         20.0, gt=0, le=300, description="How long the answer to “would this fit?” may take"
     )
+
+    @field_validator("key", "public_url", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        # what compose files pass on of a variable that is not set
+        return value or None
 
     @property
     def url(self) -> str:

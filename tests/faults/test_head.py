@@ -37,6 +37,7 @@ def test_a_head_that_is_killed_is_started_again_and_everything_is_brought_back(t
         "NDIF_CALENDAR__ICS": str(calendar),
         "NDIF_CALENDAR__CHECK_INTERVAL_SECONDS": "1",
         "N_DEVICES": "0",
+        "NDIF_WEB__PORT": str(free_port()),
         "HF_HOME": str(tmp_path / "hf"),
         "HF_ENDPOINT": "http://127.0.0.1:9",
         **{f"DEV_RAY_{name}_PORT": port for name, port in ports.items()},
