@@ -21,7 +21,7 @@ def test_a_key_is_told_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NDIF_WEB__KEY", "a long enough secret")
     assert "a long enough secret" not in str(load_settings())
     monkeypatch.setenv("NDIF_WEB__KEY", "too short")
-    with pytest.raises(OperatorError, match="NDIF_WEB__KEY: .*at least 16") as problem:
+    with pytest.raises(OperatorError, match=r"NDIF_WEB__KEY: .*at least 16") as problem:
         load_settings()
     assert "too short" not in str(problem.value)
     assert "web.key" in settings_markdown()
