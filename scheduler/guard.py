@@ -64,7 +64,7 @@ class MassChangeGuard:
         gone = [
             one
             for key, one in self._trusted.items()
-            if one.start <= at < one.end and not (key in now and _covers(now[key], at))
+            if at < one.end and not (key in now and (at < one.start or _covers(now[key], at)))
         ]
         self._missing = {one.key: min(at, self._missing.get(one.key, at)) for one in gone}
         doubted = [one for one in gone if not self._confirmed(one, read_at)]

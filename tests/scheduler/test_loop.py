@@ -220,6 +220,19 @@ def test_what_would_take_down_much_waits_for_a_second_reading_and_no_longer() ->
     assert guarded(NAMES, ()) == (True, False)
 
 
+def test_what_was_loaded_ahead_of_its_booking_counts_among_what_would_go() -> None:
+    now, ahead = booking("org/a", key="a"), booking("org/b", key="b", start=0.01, end=1)
+    full = read(now, ahead)
+    running = carried_out(planned(full[0].reservations, LARGE, SIZES))
+    assert len(running) == 2
+    guard = MassChangeGuard(RULE.model_copy(update={"min_models": 1}), full)
+    assert guard.believable(read(), {"test": NOON}, NOON) is not None
+    plan = planned([], LARGE, SIZES, running=running)
+    hold = guard.judge(plan, Observed(cluster=LARGE, deployments=running), NOON)
+    assert hold is not None
+    assert hold.models == ("org/a", "org/b")
+
+
 def test_what_takes_down_little_does_not_wait() -> None:
     assert guarded(NAMES, ("a", "b", "c")) == (False, False)
     assert guarded(NAMES, ("a", "b")) == (False, False)
