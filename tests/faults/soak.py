@@ -45,7 +45,7 @@ def sample(process: psutil.Process) -> Sample:
 
 
 def disturb(bench: Bench, chance: random.Random, lost: list[str]) -> str:
-    """One edit or one kill; says what it was."""
+    """One edit or one kill; says what it was, or that there was nothing to do."""
     what = chance.choice(("book", "cancel", "replica", "controller", "proxy", "node", "node back", "garbage"))
     if what == "book":
         bench.book()
@@ -54,8 +54,10 @@ def disturb(bench: Bench, chance: random.Random, lost: list[str]) -> str:
     elif what == "garbage":
         bench.calendar.write_text("<html>Sign in</html>")
     elif what == "replica":
-        for one in bench.replicas()[:1]:
+        running = bench.replicas()[:1]
+        for one in running:
             kill(one["pid"])
+        return what if running else "nothing to do"
     elif what == "controller":
         kill(bench.actor("SERVE_CONTROLLER_ACTOR"))
     elif what == "proxy":
@@ -65,6 +67,8 @@ def disturb(bench: Bench, chance: random.Random, lost: list[str]) -> str:
         bench.cluster.kill_node(lost[0])
     elif what == "node back" and lost:
         bench.cluster.start_node(lost[0], num_gpus=WORKERS[lost.pop()])
+    else:
+        return "nothing to do"
     return what
 
 
