@@ -29,6 +29,7 @@ from scheduler.planning.footprint import Loads, Sizing
 from scheduler.planning.memory import Memory
 from scheduler.planning.plan import Known, Policy, decide
 from scheduler.planning.targets import identify
+from scheduler.quiet import without_collection
 from scheduler.serve.config import ServeState, serve_config
 from scheduler.settings import MIB, Settings
 from scheduler.store.history import FILE, Recorder, reading
@@ -302,7 +303,8 @@ class Controller:
             opinions=self._opinions,
             questions=MAX_QUESTIONS if self._solver else 0,
         )
-        decision = decide(readings, observed, at, known, self._memory)
+        with without_collection():
+            decision = decide(readings, observed, at, known, self._memory)
         if self._solver:
             self._opinions = self._solver.answer(decision.questions)
         return decision.plan

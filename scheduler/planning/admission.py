@@ -19,9 +19,9 @@ from scheduler.planning.book import Book, Need, Seat, units_on
 from scheduler.planning.holds import Ask, Hold, for_either, union, wanted_by
 from scheduler.planning.ledger import Ledger, Released, overlapping
 
-ATTEMPTS = (32, 6, 6)
+ATTEMPTS = (20, 6, 6)
 """Nodes tried to be cleared for one replica, for each that makes room for it, and for each of these."""
-MOVES_PER_REPLICA = 60
+MOVES_PER_REPLICA = 30
 """Nodes that are tried to be cleared for one replica, all in all: bounds the work of a verdict."""
 CLEARED = 24
 """Nodes that are tried to be cleared of lower priorities for one replica."""
@@ -29,7 +29,7 @@ MAX_MOVED = 6
 """Stays that are moved for one replica."""
 MOVES_PER_PLAN = 2_000
 """Nodes that are tried to be cleared in one plan, for all bookings together."""
-MOVES_AGAIN = 60
+MOVES_AGAIN = 30
 """The same, for all bookings together that have been refused before."""
 ROUNDS = 3
 """So often is looked whether what was given back meanwhile is what somebody lacked."""
@@ -68,12 +68,15 @@ class Admission(Ledger):
         """
         released, before = list(released), set(before)
         self.released.clear()
-        queue = [(ask.claim, ask) for ask in asks]
+        queue = sorted(asks, key=attrgetter("claim"), reverse=True)
+        displaced_ones: list[tuple[tuple[object, ...], Ask]] = []
         refused: dict[str, Ask] = {}
-        heapq.heapify(queue)
         moves = MOVES_AGAIN
-        while queue:
-            _, ask = heapq.heappop(queue)
+        while queue or displaced_ones:
+            if displaced_ones and (not queue or displaced_ones[0][0] < queue[-1].claim):
+                ask = heapq.heappop(displaced_ones)[1]
+            else:
+                ask = queue.pop()
             refused[ask.key] = ask
             if ask.key not in before:
                 got, displaced = self.admit(ask, settle_for_less=True)
@@ -86,7 +89,7 @@ class Admission(Ledger):
             for key in displaced:
                 self.displaced[key] = ask.key
                 before.discard(key)
-                heapq.heappush(queue, (self.asks[key].claim, self.asks[key]))
+                heapq.heappush(displaced_ones, (self.asks[key].claim, self.asks[key]))
         self._admit_lucky(refused.values())
 
     def _admit_again(self, ask: Ask, moves: int) -> tuple[int, list[str], int]:
@@ -346,9 +349,10 @@ class Admission(Ledger):
         if ask.lead and start - ask.lead > self.at:
             seat = self.book.find(need, start - ask.lead, end, near)
         seat = seat or self.book.find(need, start, end, near)
-        wanted = wanted_by(ask, need, start, end, settled=start <= self.at)
         if seat is not None:
-            return self.put(replace(wanted, seat=seat))
+            settled, keys = start <= self.at, frozenset({ask.key})
+            return self.put(Hold(-1, ask.model, need, seat, start, end, keys, ask.priority, settled))
+        wanted = wanted_by(ask, need, start, end, settled=start <= self.at)
         return self._by_moving(wanted) or self._by_displacing(wanted, displaced)
 
     # Room that is made
@@ -442,12 +446,11 @@ class Admission(Ledger):
         gone: list[Hold] = []
         while (seat := self.book.room_on(node, wanted.need, wanted.start, wanted.end)) is None:
             instant, short = self.book.tightest(node, wanted.need, wanted.start, wanted.end)
-            holders = [
-                hold for hold in self.on_node(node) if hold.start <= instant < hold.end and may_go(hold)
-            ]
+            there = map(self.holds.__getitem__, self._on_node[node])
+            holders = [hold for hold in there if hold.start <= instant < hold.end and may_go(hold)]
             if not holders or len(gone) == MAX_MOVED:
                 return None, gone
-            victim = min(holders, key=lambda h: (h.seat.units < short, h.volume, h.rank))
+            victim = _least(holders, short)
             self.drop(victim)
             gone.append(victim)
         gone.sort(key=lambda hold: (-hold.volume, hold.rank))
@@ -469,6 +472,13 @@ class Admission(Ledger):
             return False
         self.put(replace(hold, seat=seat, number=-1, settled=hold.start <= self.at))
         return True
+
+
+def _least(holders: Iterable[Hold], short: int) -> Hold:
+    """The one that is moved with the least, of those that are enough if any is."""
+    ranked = [((hold.seat.units < short, hold.volume), hold) for hold in holders]
+    least = min(cost for cost, _ in ranked)
+    return min((hold for cost, hold in ranked if cost == least), key=attrgetter("rank"))
 
 
 def _is_pending(hold: Hold) -> bool:

@@ -259,7 +259,8 @@ def _timed(
     """The actions with their times, those that load a model with what the other nodes could offer, too."""
     told, others = 0, None
     for action in actions:
-        node = observed.cluster.named(action.node) if action.node else None
+        number = admission.book.index.get(action.node or "")
+        node = None if number is None else admission.book.nodes[number]
         if action.kind not in (ActionKind.DEPLOY, ActionKind.REBUILD) or node is None or action.model is None:
             yield action
             continue
