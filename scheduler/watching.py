@@ -15,7 +15,7 @@ from scheduler.serve.config import ServeState
 from scheduler.store.history import Recorder
 from scheduler.types import DeploymentStatus, Observed, Tier
 
-BLIND_SECONDS = 10.0
+BLIND_SECONDS = 3.0
 """What begins to load is looked at sooner than so long after the last look, else nobody saw it begin."""
 
 
