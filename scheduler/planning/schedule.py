@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Need, Seat
-from scheduler.planning.footprint import Loads, gpus_needed
+from scheduler.planning.book import Seat
+from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Hold
 from scheduler.planning.openings import FOREVER
-from scheduler.planning.targets import Booked, merge
+from scheduler.planning.placing import Placed, linger, placed_on
+from scheduler.planning.targets import Booked
 from scheduler.planning.upcoming import MAX_STEPS, Agenda, Loading, same
-from scheduler.types import Deployment, Placement, Reason, ReasonCode, Step, Target
-
-LOWEST_PRIORITY = -1_000_000
+from scheduler.types import Deployment, Placement, Step
 
 
 @dataclass(frozen=True)
@@ -40,16 +37,6 @@ _Begin = tuple[float, tuple[object, ...], int, float, Hold]
 """When loading must begin, the order among equals, the number of the hold, the lead, and the hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A placement, and what it was made from; by itself it is another ``until`` then."""
-
-    basis: tuple[object, ...]
-    runs: bool
-    until: float
-    placement: Placement
-
-
 class Timetable:
     """Reads the book at its present instant; what is as it was is told with the same objects."""
 
@@ -68,7 +55,7 @@ class Timetable:
         self._early: dict[int, Hold] = {}
         self._runs: frozenset[tuple[str, str]] = frozenset()
         self._dirty: set[_Place] = set()
-        self._placed: dict[_Place, _Placed] = {}
+        self._placed: dict[_Place, Placed] = {}
         self._until = FOREVER
         self._identities: list[tuple[str, str]] = []
         self._placements: dict[tuple[str, str], Placement] = {}
@@ -114,7 +101,7 @@ class Timetable:
         changed |= self._place(admission, early, booked, running, altered or ())
         placements = [self._placements[identity] for identity in self._identities]
         for identity, until in sorted(lingering.items()):
-            kept = _linger(admission, running[identity], until, placements)
+            kept = linger(admission, running[identity], until, placements)
             if kept is not None:
                 ahead.append((kept[1], until))
                 placements.append(kept[0])
@@ -271,7 +258,7 @@ class Timetable:
             placed = None
             if group:
                 is_there = (model, nodes[number].name) in running
-                placed = self._placed[place] = _placed(admission, group, booked, is_there, before)
+                placed = self._placed[place] = placed_on(admission, group, booked, is_there, before)
             if before is not placed:
                 changed |= self._swap(before, placed)
         if now >= self._until or not self._placed:
@@ -291,7 +278,7 @@ class Timetable:
         self._dirty.update((model, index[node]) for model, node in runs ^ self._runs if node in index)
         self._early, self._runs = early, runs
 
-    def _swap(self, before: _Placed | None, placed: _Placed | None) -> set[str]:
+    def _swap(self, before: Placed | None, placed: Placed | None) -> set[str]:
         """Tell one placement in the place of another; returns the keys of their bookings."""
         keys: set[str] = set()
         if before is not None:
@@ -303,23 +290,6 @@ class Timetable:
             insort(self._identities, placed.placement.identity)
             self._placements[placed.placement.identity] = placed.placement
         return keys
-
-
-def _placed(
-    admission: Admission,
-    group: Sequence[Hold],
-    booked: Mapping[str, Booked],
-    runs: bool,
-    known: _Placed | None,
-) -> _Placed:
-    """The placement of a model on a node; the ``known`` one if it is still that."""
-    group = sorted(group, key=lambda hold: hold.rank)
-    basis = (*group, *[booked[key] for hold in group for key in sorted(hold.keys)])
-    if known and known.runs == runs and admission.at < known.until and same(known.basis, basis):
-        return known
-    node = admission.book.nodes[group[0].seat.node]
-    made = placement(_target(admission, group, booked), node, len(group), runs)
-    return _Placed(basis, runs, _unchanged_until(admission, group), made)
 
 
 def _keys_of_others(before: Mapping[int, Loading], loadings: Mapping[int, Loading]) -> set[str]:
@@ -359,79 +329,3 @@ def _behind(admission: Admission, hold: Hold, instant: float) -> tuple[str, ...]
         return ()
     before = (other for other in admission.on_node(hold.seat.node) if other.end == instant)
     return tuple(sorted({key for other in before for key in other.keys}))
-
-
-def _unchanged_until(admission: Admission, group: Iterable[Hold]) -> float:
-    """When the next of these bookings, or one of these stays, begins or ends."""
-    instants = [instant for hold in group for instant in (hold.start, hold.end)]
-    for key in {key for hold in group for key in hold.keys}:
-        instants += (admission.asks[key].start, admission.asks[key].end)
-    return min(instant for instant in instants if instant > admission.at)
-
-
-def _target(admission: Admission, group: Iterable[Hold], booked: Mapping[str, Booked]) -> Target:
-    now = admission.at
-    group = list(group)
-    begun = {key for hold in group for key in hold.keys if _lasts(admission, key)}
-    keys = begun or {key for hold in group for key in hold.keys if admission.asks[key].start <= hold.start}
-    until = max(hold.end for hold in group)
-    at = datetime.fromtimestamp(now, UTC)
-    return merge([booked[key] for key in sorted(keys)], at, datetime.fromtimestamp(until, UTC))
-
-
-def _lasts(admission: Admission, key: str) -> bool:
-    return admission.asks[key].start <= admission.at < admission.asks[key].end
-
-
-def placement(target: Target, node: Node, replicas: int, runs: bool) -> Placement:
-    """A target on a node."""
-    on_cpu = node.kind is DeviceKind.CPU
-    memory = node.devices[0].memory_bytes
-    code = ReasonCode.STARTS_SOON if target.early else ReasonCode.BOOKED
-    return Placement(
-        target=target,
-        node=node.name,
-        replicas=replicas,
-        num_gpus=0.0 if on_cpu else gpus_needed(target.footprint_bytes, memory, target.gpus),
-        memory_bytes=target.footprint_bytes if on_cpu else 0,
-        footprint_bytes=target.footprint_bytes,
-        reason=Reason(code=ReasonCode.ALREADY_THERE if runs else code, node=node.name),
-    )
-
-
-def _linger(
-    admission: Admission, one: Deployment, until: float, placements: Iterable[Placement]
-) -> tuple[Placement, Seat] | None:
-    """Keep what runs a while longer, if nobody needs its room."""
-    number, now = admission.book.index.get(one.node), admission.at
-    if number is None or until <= now or any(p.target.model == one.model for p in placements):
-        return None
-    need = Need(one.footprint_bytes, round(one.num_gpus) if one.num_gpus >= 1 else None)
-    seat = admission.book.room_on(number, need, now, until)
-    if seat is None:
-        return None
-    at, end = datetime.fromtimestamp(now, UTC), datetime.fromtimestamp(until, UTC)
-    target = Target(
-        model=one.model,
-        names=(one.model.repo_id,),
-        dtype=one.dtype,
-        gpus=need.gpus,
-        replicas=one.replicas,
-        footprint_bytes=one.footprint_bytes,
-        reservations=one.reservations,
-        titles=(),
-        start=at,
-        until=end,
-        priority=LOWEST_PRIORITY,
-        booked_at=at,
-    )
-    kept = Placement(
-        target=target,
-        node=one.node,
-        replicas=one.replicas,
-        num_gpus=one.num_gpus,
-        memory_bytes=one.memory_bytes,
-        footprint_bytes=one.footprint_bytes,
-        reason=Reason(code=ReasonCode.LINGERS, node=one.node),
-    )
-    return kept, admission.book.take(seat, now, until)

@@ -1,0 +1,121 @@
+"""What a model on a node is told as: an application to be, and for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from scheduler.cluster.node import DeviceKind, Node
+from scheduler.planning.admission import Admission
+from scheduler.planning.book import Need, Seat
+from scheduler.planning.footprint import gpus_needed
+from scheduler.planning.holds import Hold
+from scheduler.planning.targets import Booked, merge
+from scheduler.planning.upcoming import same
+from scheduler.types import Deployment, Placement, Reason, ReasonCode, Target
+
+LOWEST_PRIORITY = -1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A placement, and what it was made from; by itself it is another ``until`` then."""
+
+    basis: tuple[object, ...]
+    runs: bool
+    until: float
+    placement: Placement
+
+
+def placed_on(
+    admission: Admission,
+    group: Sequence[Hold],
+    booked: Mapping[str, Booked],
+    runs: bool,
+    known: Placed | None,
+) -> Placed:
+    """The placement of a model on a node; the ``known`` one if it is still that."""
+    group = sorted(group, key=lambda hold: hold.rank)
+    basis = (*group, *[booked[key] for hold in group for key in sorted(hold.keys)])
+    if known and known.runs == runs and admission.at < known.until and same(known.basis, basis):
+        return known
+    node = admission.book.nodes[group[0].seat.node]
+    made = placement(_target(admission, group, booked), node, len(group), runs)
+    return Placed(basis, runs, _unchanged_until(admission, group), made)
+
+
+def _unchanged_until(admission: Admission, group: Iterable[Hold]) -> float:
+    """When the next of these bookings, or one of these stays, begins or ends."""
+    instants = [instant for hold in group for instant in (hold.start, hold.end)]
+    for key in {key for hold in group for key in hold.keys}:
+        instants += (admission.asks[key].start, admission.asks[key].end)
+    return min(instant for instant in instants if instant > admission.at)
+
+
+def _target(admission: Admission, group: Iterable[Hold], booked: Mapping[str, Booked]) -> Target:
+    now = admission.at
+    group = list(group)
+    begun = {key for hold in group for key in hold.keys if _lasts(admission, key)}
+    keys = begun or {key for hold in group for key in hold.keys if admission.asks[key].start <= hold.start}
+    until = max(hold.end for hold in group)
+    at = datetime.fromtimestamp(now, UTC)
+    return merge([booked[key] for key in sorted(keys)], at, datetime.fromtimestamp(until, UTC))
+
+
+def _lasts(admission: Admission, key: str) -> bool:
+    return admission.asks[key].start <= admission.at < admission.asks[key].end
+
+
+def placement(target: Target, node: Node, replicas: int, runs: bool) -> Placement:
+    """A target on a node."""
+    on_cpu = node.kind is DeviceKind.CPU
+    memory = node.devices[0].memory_bytes
+    code = ReasonCode.STARTS_SOON if target.early else ReasonCode.BOOKED
+    return Placement(
+        target=target,
+        node=node.name,
+        replicas=replicas,
+        num_gpus=0.0 if on_cpu else gpus_needed(target.footprint_bytes, memory, target.gpus),
+        memory_bytes=target.footprint_bytes if on_cpu else 0,
+        footprint_bytes=target.footprint_bytes,
+        reason=Reason(code=ReasonCode.ALREADY_THERE if runs else code, node=node.name),
+    )
+
+
+def linger(
+    admission: Admission, one: Deployment, until: float, placements: Iterable[Placement]
+) -> tuple[Placement, Seat] | None:
+    """Keep what runs a while longer, if nobody needs its room."""
+    number, now = admission.book.index.get(one.node), admission.at
+    if number is None or until <= now or any(p.target.model == one.model for p in placements):
+        return None
+    need = Need(one.footprint_bytes, round(one.num_gpus) if one.num_gpus >= 1 else None)
+    seat = admission.book.room_on(number, need, now, until)
+    if seat is None:
+        return None
+    at, end = datetime.fromtimestamp(now, UTC), datetime.fromtimestamp(until, UTC)
+    target = Target(
+        model=one.model,
+        names=(one.model.repo_id,),
+        dtype=one.dtype,
+        gpus=need.gpus,
+        replicas=one.replicas,
+        footprint_bytes=one.footprint_bytes,
+        reservations=one.reservations,
+        titles=(),
+        start=at,
+        until=end,
+        priority=LOWEST_PRIORITY,
+        booked_at=at,
+    )
+    kept = Placement(
+        target=target,
+        node=one.node,
+        replicas=one.replicas,
+        num_gpus=one.num_gpus,
+        memory_bytes=one.memory_bytes,
+        footprint_bytes=one.footprint_bytes,
+        reason=Reason(code=ReasonCode.LINGERS, node=one.node),
+    )
+    return kept, admission.book.take(seat, now, until)
