@@ -49,10 +49,11 @@ def _undeploy(
     deployment: Deployment,
     wanted: dict[tuple[str, str], Placement],
     booked: Collection[str],
-    running: Collection[tuple[str, str]],
+    running: dict[tuple[str, str], Deployment],
     observed: Observed,
 ) -> Action:
-    elsewhere = [node for key, node in wanted if key == deployment.model.key]
+    elsewhere = [one for one in wanted.values() if one.target.model.key == deployment.model.key]
+    gaining = [one.node for one in elsewhere if one.replicas > _replicas(running.get(one.identity))]
     node = observed.cluster.named(deployment.node)
     if deployment.model.key not in booked:
         reason = Reason(code=ReasonCode.NO_BOOKING, node=deployment.node)
@@ -60,8 +61,11 @@ def _undeploy(
         reason = Reason(code=ReasonCode.NODE_LOST, node=deployment.node)
     elif node.draining:
         reason = Reason(code=ReasonCode.NODE_DRAINED, node=deployment.node)
+    elif gaining:
+        reason = Reason(code=ReasonCode.MOVED, node=gaining[0])
     elif elsewhere:
-        reason = Reason(code=ReasonCode.MOVED, node=elsewhere[0])
+        # one of several bookings of the model has ended, and the others have all they asked for
+        reason = Reason(code=ReasonCode.NO_BOOKING, node=deployment.node)
     else:
         here = [one for identity, one in wanted.items() if identity[1] == deployment.node]
         new = [one for one in here if one.identity not in running]
@@ -76,6 +80,10 @@ def _undeploy(
         num_gpus=deployment.num_gpus,
         reason=reason,
     )
+
+
+def _replicas(deployment: Deployment | None) -> int:
+    return deployment.replicas if deployment else 0
 
 
 def _deploy(placement: Placement) -> Action:

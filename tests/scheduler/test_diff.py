@@ -48,3 +48,12 @@ def test_removals_come_first_then_changes_then_what_is_new() -> None:
     wanted = [booking("org/a", replicas=2), booking("org/b")]
     plan = planned(wanted, ON, sizes, running=carried_out(before))
     assert [text.split()[0] for text in actions(plan)] == ["undeploy", "scale", "deploy"]
+
+
+def test_what_is_not_needed_any_more_where_a_model_goes_on_elsewhere_was_not_moved() -> None:
+    two = cluster(gpus("g", 1, 80), gpus("h", 1, 80))
+    before = planned([booking("org/a", replicas=2, gpus=1)], two, known(a=7))
+    assert {one.node for one in before.placements} == {"g", "h"}
+    plan = planned([booking("org/a", gpus=1)], two, known(a=7), running=carried_out(before))
+    (gone,) = (text for text in actions(plan) if text.startswith("undeploy"))
+    assert gone.endswith("(no booking)")
