@@ -115,7 +115,7 @@ class Controller:
         self._recorder = recorder
         self._there: set[str] = set()
         self._missed: dict[str, datetime] = {}
-        self._doubtful: tuple[str, ...] = ()
+        self.doubtful: tuple[str, ...] = ()
         self._memory = Memory()
         self._checkpoints = Checkpoints(settings.hub_cache)
         self._sizing = sizing(settings)
@@ -143,7 +143,7 @@ class Controller:
         at = self._clock()
         self._take_orders()
         state = ServeState(self.dashboard.serve_details())
-        self._doubtful = self._has_vanished(state, at)
+        self.doubtful = self._has_vanished(state, at)
         current = state.gateway_is_for(self.settings.serve, self._warn_minutes)
         observed = Observed(
             cluster=self._cluster(state, at),
@@ -263,9 +263,9 @@ class Controller:
                 f"Paused{who} since {pause.since:%Y-%m-%d %H:%M} UTC: nothing is changed.",
                 "Let it go on with ndif-ray resume.",
             )
-        if self._doubtful:
+        if self.doubtful:
             raise Vanished(
-                f"{', '.join(self._doubtful[:3])} vanished from Serve a moment ago, which others declared.",
+                f"{', '.join(self.doubtful[:3])} vanished from Serve a moment ago, which others declared.",
                 "It is looked for again before anything is changed.",
             )
         state = ServeState(self.dashboard.serve_details())

@@ -331,7 +331,9 @@ class Daemon:
                 return
             if self._watcher.tell(observed, state):
                 self._again()  # those who booked want to know, too
-            if settled(observed.deployments) and state.gateway_status[0] not in ("DEPLOYING", "NOT_STARTED"):
+            gateway_settled = state.gateway_status[0] not in ("DEPLOYING", "NOT_STARTED")
+            # what vanished is looked for all the time: two glances could both fall on a bad moment
+            if settled(observed.deployments) and gateway_settled and not self._controller.doubtful:
                 self._jobs.cancel("watch")
             self._beat()
 
