@@ -27,7 +27,8 @@ class StateLock:
 
     def __enter__(self) -> Self:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            # what is booked in private is nobody else's business on this machine
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
         except Timeout as error:
             raise OperatorError(

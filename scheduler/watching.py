@@ -51,6 +51,7 @@ class Watcher:
         self._follower = Follower()
         self._inherited: set[str] = set()
         self._loading: set[str] = set()
+        self._served: set[str] = set()
         self._looked_at: float | None = None
         self._observed: Observed | None = None
         self._gateway: tuple[str, str] | None = None
@@ -73,11 +74,19 @@ class Watcher:
         return any(one.step not in ON_ITS_WAY for one in told)
 
     def _inherit(self, observed: Observed, now: float) -> None:
-        """Keep in mind whose loading may have begun long before it was seen: at a start, after an outage."""
-        loading = {one.application for one in observed.deployments if one.status is DeploymentStatus.LOADING}
+        """Keep in mind whose loading is not to be timed.
+
+        It may have begun long before it was seen: at a start, after an outage. Or nothing is loaded.
+        """
+        found = {one.application: one for one in observed.deployments}
+        loading = {name for name, one in found.items() if one.status is DeploymentStatus.LOADING}
         if self._looked_at is None or now - self._looked_at > BLIND_SECONDS:
             self._inherited |= loading - self._loading
+        # what is changed in place serves on, and is done in a second: that says nothing of loading
+        self._inherited |= (loading - self._loading) & self._served
         self._looked_at, self._loading = now, loading
+        serving = DeploymentStatus.SERVING
+        self._served = {name for name, one in found.items() if one.ready_replicas or one.status is serving}
 
     @property
     def seen(self) -> tuple[Observed | None, tuple[str, str] | None]:

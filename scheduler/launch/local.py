@@ -82,6 +82,9 @@ def write_calendar(settings: Settings, console: Console) -> None:
         return
     if path.exists():
         say(console, f"The calendar {path} stays as you left it; delete it to get a fresh one.")
+        if b"BEGIN:VEVENT" not in path.read_bytes():
+            booking = f"./start.sh calendar book {DEMO_TITLE} --from now --to +{DEMO_HOURS}h"
+            say(console, f"Nothing is booked in it. From another terminal: {booking}")
         return
     now = datetime.now(UTC).replace(microsecond=0)
     end = now + timedelta(hours=DEMO_HOURS)
