@@ -7,12 +7,16 @@ from datetime import datetime, timedelta
 
 from calendars.write_back import Report
 from scheduler.metrics.meter import Meter, PromiseNews, Unmetered
+from scheduler.orders import CALENDAR as PINS
 from scheduler.store.history import Recorder
 from scheduler.store.records import Change, PromiseRecord
-from scheduler.types import Plan, Verdict, VerdictState
+from scheduler.types import ActionKind, Plan, Step, Verdict, VerdictState
 
 ON_TIME = timedelta(seconds=1)
-"""A model that serves so soon after the start of its booking was ready in time."""
+"""A model that serves so soon after it was due was ready in time."""
+
+LOADS = (ActionKind.DEPLOY, ActionKind.REBUILD)
+NO_TIME = timedelta()
 
 ADMITTED = ("scheduled", "loading", "serving")
 Key = tuple[str, str]
@@ -26,7 +30,10 @@ class Chronicle:
         self._meter = meter or Unmetered()
         self._said = {key: (one.state, one.text) for key, one in recorder.verdicts().items()}
         promises = recorder.promises(now - timedelta(days=1))
-        self._promises: dict[Key, PromiseRecord] = {(one.calendar, one.event): one for one in promises}
+        self._promises: dict[Key, PromiseRecord] = {
+            (one.calendar, one.event): one for one in promises if one.calendar != PINS
+        }
+        self._leads: dict[str, timedelta] = {}
 
     def note(
         self, plan: Plan, reports: Mapping[str, Iterable[Report]], calendars: Iterable[str], at: datetime
@@ -38,8 +45,11 @@ class Chronicle:
         """
         verdicts = {(one.calendar, one.event): one for one in plan.verdicts}
         told = {(calendar, one.key): one for calendar, found in reports.items() for one in found}
+        self._leads |= _leads(plan)
         self._note_changes(told, verdicts, at)
-        self._note_promises(told, verdicts, frozenset(calendars), at)
+        # a pin is an order of the operator; nobody was promised anything
+        asked = {key: report for key, report in told.items() if key[0] != PINS}
+        self._note_promises(asked, verdicts, frozenset(calendars), at)
 
     def _note_changes(
         self, told: Mapping[Key, Report], verdicts: Mapping[Key, Verdict], at: datetime
@@ -77,8 +87,9 @@ class Chronicle:
     ) -> None:
         changed, news = [], []
         for key in {*self._promises, *told}:
-            before = self._promises.get(key)
-            after = _after(before, told.get(key), verdicts.get(key), key, at)
+            before, verdict = self._promises.get(key), verdicts.get(key)
+            lead = self._leads.get(verdict.model.key, NO_TIME) if verdict and verdict.model else NO_TIME
+            after = _after(before, told.get(key), verdict, key, at, lead)
             if after is None and before is not None and key[0] in calendars:
                 after = _without_event(before, at)
             if after is not None and after != before:
@@ -86,13 +97,25 @@ class Chronicle:
                 changed.append(after)
                 if before is None or after.state != before.state:
                     broken = after.state == "broken"
-                    why = _broken_by(told.get(key), verdicts.get(key)) if broken else ""
+                    why = _broken_by(told.get(key), verdict) if broken else ""
                     news.append(PromiseNews(after, why))
         self._recorder.promised(changed)
         self._meter.promised(news)
         for key in [key for key, one in self._promises.items() if one.end < at - timedelta(days=1)]:
             del self._promises[key]
             self._said.pop(key, None)
+
+
+def _leads(plan: Plan) -> dict[str, timedelta]:
+    """By model key, how long the loading takes that this plan begins, or will begin next."""
+    found: dict[str, timedelta] = {}
+    for one in (*plan.actions, *plan.upcoming):
+        begins = one.at if isinstance(one, Step) else one.not_before
+        if one.model is None or one.kind not in LOADS or begins is None or one.done_by is None:
+            continue
+        lead = one.done_by - begins + timedelta(seconds=one.late_seconds)
+        found[one.model.key] = max(lead, found.get(one.model.key, NO_TIME))
+    return found
 
 
 def _model(verdict: Verdict) -> str:
@@ -123,7 +146,12 @@ def _ended(before: PromiseRecord) -> PromiseRecord:
 
 
 def _after(
-    before: PromiseRecord | None, report: Report | None, verdict: Verdict | None, key: Key, at: datetime
+    before: PromiseRecord | None,
+    report: Report | None,
+    verdict: Verdict | None,
+    key: Key,
+    at: datetime,
+    lead: timedelta,
 ) -> PromiseRecord | None:
     """What is to be known of a promise now; None where nothing was ever promised, or nothing is said."""
     if report is None:
@@ -145,7 +173,7 @@ def _after(
         start=verdict.start,
         end=verdict.end,
     )
-    base = base.model_copy(
+    told = base.model_copy(
         update={
             "title": verdict.title,
             "model": _model(verdict) or base.model,
@@ -154,7 +182,23 @@ def _after(
             "private": verdict.private,
         }
     )
-    return _on_its_way(base, report.state, at)
+    return _on_its_way(_with_due(before, told, at, lead), report.state, at)
+
+
+def _with_due(
+    before: PromiseRecord | None, one: PromiseRecord, at: datetime, lead: timedelta
+) -> PromiseRecord:
+    """The promise with the instant from which it counts as late.
+
+    Who books for now, or moves a booking there, cannot have it at once. Where the model's size is looked up
+    first, its loading can only begin after that.
+    """
+    if before is not None and (before.start, before.model) == (one.start, one.model):
+        return one
+    looked_up = before is not None and before.start == one.start and not before.model
+    promised_at = (before.promised_at if before and looked_up else None) or at
+    due_at = one.start if promised_at + lead <= one.start else at + lead
+    return one.model_copy(update={"promised_at": promised_at, "due_at": due_at})
 
 
 def _on_its_way(one: PromiseRecord, state: str, at: datetime) -> PromiseRecord:
@@ -162,7 +206,7 @@ def _on_its_way(one: PromiseRecord, state: str, at: datetime) -> PromiseRecord:
         if one.ready_at is not None and one.state in ("kept", "late"):
             return one
         ready = one.ready_at or at
-        late = max(timedelta(), ready - one.start)
+        late = max(NO_TIME, ready - (one.due_at or one.start))
         kept = late <= ON_TIME
         if one.state == "broken" and one.ready_at is not None:
             return one  # it serves again; that it did not in between stays true

@@ -84,7 +84,7 @@ PROMISES = Metric(
 PROMISE_LATE = Metric(
     "ndif_promise_late_seconds",
     "histogram",
-    "How late models were that a booking waited for at its start; 0 for a promise that was kept.",
+    "How late models were that a booking waited for; 0 for a promise that was kept.",
     (),
     LONG_SECONDS,
 )

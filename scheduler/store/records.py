@@ -40,8 +40,10 @@ class PlanRecord(Frozen):
 class PromiseRecord(Frozen):
     """A booking that was admitted, and what came of it.
 
-    ``lateness_seconds`` is 0 for one that was ready at its start; ``broken_why`` is a sentence. A
-    ``private`` one is the business of the people of its event only.
+    ``promised_at`` is when it was first admitted as it is, ``due_at`` when it had to serve: at its start, or
+    where it was booked too late for that, as soon as loading can be done. ``lateness_seconds`` counts from
+    there and is 0 for one that was ready by then; ``broken_why`` is a sentence. A ``private`` one is the
+    business of the people of its event only.
     """
 
     calendar: str
@@ -51,6 +53,8 @@ class PromiseRecord(Frozen):
     owner: str | None = None
     start: UtcDatetime
     end: UtcDatetime
+    promised_at: UtcDatetime | None = None
+    due_at: UtcDatetime | None = None
     state: PromiseState = "waiting"
     ready_at: UtcDatetime | None = None
     lateness_seconds: float | None = None

@@ -17,6 +17,7 @@ from scheduler.cluster.absence import Absence
 from scheduler.front import Request
 from scheduler.guard import GuardRule, MassChangeGuard
 from scheduler.jobs import ClockJobs
+from scheduler.orders import CALENDAR as PINS
 from scheduler.parking import Parking, ParkRule
 from scheduler.recording import Chronicle
 from scheduler.requests import model_name, ordered
@@ -26,7 +27,7 @@ from scheduler.steps import Steps, Stuck
 from scheduler.store.history import FILE, Recorder
 from scheduler.store.orders import OrderBook, OrderKind
 from scheduler.store.records import Parked
-from scheduler.types import DeploymentStatus, Model, Observed, Plan
+from scheduler.types import DeploymentStatus, Model, Observed, Plan, UnknownSize
 from tests.scheduler.builders import (
     NOON,
     booking,
@@ -358,14 +359,15 @@ def history(tmp_path: Path) -> Iterator[Recorder]:
     found.close()
 
 
-def lived(history: Recorder, *steps: tuple[float, str]) -> list[tuple[str, float | None, str | None]]:
+def lived(
+    history: Recorder, *steps: tuple[float, str], starts: float = 0
+) -> list[tuple[str, float | None, str | None]]:
     """A booking from noon to one is told these states at these minutes; what was known of it at the end."""
     chronicle = Chronicle(history, NOON)
     for minutes, state in steps:
         at = NOON + minutes * MINUTE
-        plan = planned(
-            [booking("org/a", start=0, end=1, key="e")], LARGE, SIZES, at=min(at, NOON + 59 * MINUTE)
-        )
+        asked = [booking("org/a", start=starts, end=1, key="e")]
+        plan = planned(asked, LARGE, SIZES, at=min(at, NOON + 59 * MINUTE))
         report = Report(key="e", state=state, lines=(f"It is {state}.",))  # type: ignore[arg-type]
         gone = state == "gone"
         chronicle.note(plan, {} if gone else {"test": [report]}, ["test"], at)
@@ -389,6 +391,51 @@ def test_what_came_of_a_promise(
     history: Recorder, steps: list[tuple[float, str]], known_at_the_end: tuple[object, ...]
 ) -> None:
     assert lived(history, *steps) == [known_at_the_end]
+
+
+@pytest.mark.parametrize(
+    ("steps", "lateness_seconds"),
+    [
+        ([(0, "loading"), (1, "serving")], 0.0),
+        ([(20, "loading"), (21, "serving")], 0.0),
+        ([(20, "loading"), (23, "serving")], 119.0),
+        ([(-0.5, "loading"), (0.5, "serving")], 0.0),
+        ([(-9, "scheduled"), (1, "loading"), (2, "serving")], 120.0),
+    ],
+    ids=["for now", "begun long ago", "slower than said", "too late for its start", "in good time"],
+)
+def test_what_is_booked_too_late_to_serve_at_its_start_is_late_only_after_its_lead(
+    history: Recorder, steps: list[tuple[float, str]], lateness_seconds: float
+) -> None:
+    """Loading takes a minute, and a second for each GiB."""
+    ((state, late, _),) = lived(history, *steps, (60, "ended"))
+    assert (late, state) == (lateness_seconds, "late" if lateness_seconds else "kept")
+
+
+def test_a_booking_that_is_moved_to_now_is_promised_anew(history: Recorder) -> None:
+    lived(history, (-60, "scheduled"), starts=0.9)
+    assert lived(history, (10, "loading"), (11, "serving")) == [("kept", 0.0, None)]
+
+
+def test_looking_up_what_is_booked_for_now_is_part_of_its_lead(history: Recorder) -> None:
+    chronicle, asked = Chronicle(history, NOON), [booking("org/a", start=0, end=1, key="e")]
+    pending = UnknownSize(reason="it is looked up", remedy="Wait.", pending=True)
+    for minutes, state, sizes in (
+        (0, "scheduled", {Model(repo_id="org/a").key: pending}),
+        (3, "loading", SIZES),
+        (4, "serving", SIZES),
+    ):
+        plan = planned(asked, LARGE, sizes, at=NOON + minutes * MINUTE)  # type: ignore[arg-type]
+        chronicle.note(plan, {"test": [Report(key="e", state=state)]}, ["test"], plan.at)  # type: ignore[arg-type]
+    assert [one.state for one in history.promises(NOON)] == ["kept"]
+
+
+def test_a_pin_is_no_promise(history: Recorder) -> None:
+    pin = booking("org/a", start=0, end=1, key="pin").model_copy(update={"calendar": PINS})
+    plan = planned([pin], LARGE, SIZES)
+    Chronicle(history, NOON).note(plan, {PINS: [Report(key="pin", state="loading")]}, ["test"], NOON)
+    assert [one.state for one in history.changes(NOON)] == ["loading"]
+    assert history.promises(NOON) == []
 
 
 def test_what_was_refused_from_the_start_was_never_promised(history: Recorder) -> None:
