@@ -10,7 +10,7 @@ from scheduler.metrics.meter import Meter, PromiseNews, Unmetered
 from scheduler.orders import CALENDAR as PINS
 from scheduler.store.history import Recorder
 from scheduler.store.records import Change, PromiseRecord
-from scheduler.types import ActionKind, Plan, Step, Verdict, VerdictState
+from scheduler.types import Action, ActionKind, Plan, Step, Verdict, VerdictState
 
 ON_TIME = timedelta(seconds=1)
 """A model that serves so soon after it was due was ready in time."""
@@ -108,13 +108,13 @@ class Chronicle:
 
 def _leads(plan: Plan) -> dict[str, timedelta]:
     """By model key, how long the loading takes that this plan begins, or will begin next."""
+    steps: list[tuple[Action | Step, datetime | None]]
+    steps = [*((one, one.not_before) for one in plan.actions), *((one, one.at) for one in plan.upcoming)]
     found: dict[str, timedelta] = {}
-    for one in (*plan.actions, *plan.upcoming):
-        begins = one.at if isinstance(one, Step) else one.not_before
-        if one.model is None or one.kind not in LOADS or begins is None or one.done_by is None:
-            continue
-        lead = one.done_by - begins + timedelta(seconds=one.late_seconds)
-        found[one.model.key] = max(lead, found.get(one.model.key, NO_TIME))
+    for one, begins in steps:
+        if one.model is not None and one.kind in LOADS and begins and one.done_by:
+            lead = one.done_by - begins + timedelta(seconds=one.late_seconds)
+            found[one.model.key] = max(lead, found.get(one.model.key, NO_TIME))
     return found
 
 

@@ -107,7 +107,8 @@ def test_memory_of_devices_is_shared_out_among_ours_others_and_nobody(tmp_path: 
 
 
 def test_a_promise_that_is_late_and_one_that_breaks_are_told_with_the_reason(tmp_path: Path) -> None:
-    with watched(tmp_path, "2026-03-25T08:00", gpus={"gpu-a": 1}) as seen:
+    # it loads for longer than anybody could know, and is booked for now
+    with watched(tmp_path, "2026-03-25T08:00", gpus={"gpu-a": 1}, load_seconds=150.0) as seen:
         lab = seen.lab
         lab.calendar.add("phi", "2026-03-25T08:00", "2026-03-25T10:00")
         lab.run_for(seconds=5)

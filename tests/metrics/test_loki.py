@@ -233,10 +233,10 @@ def test_every_decision_about_a_booking_is_found_by_its_key(tmp_path: Path) -> N
         ("undeploy", "applied"),
     ]
     states = [one.get("state") for one in mine if one.get("state")]
-    assert [one for one in states if one in ("loading", "serving", "ended", "late")] == [
+    assert [one for one in states if one in ("loading", "serving", "ended", "kept")] == [
         "loading",
         "serving",
-        "late",
+        "kept",
         "serving",  # and ends soon
         "ended",
     ]
