@@ -174,8 +174,8 @@ def test_a_daemon_at_work_is_shown_as_it_works(tmp_path: Path) -> None:
             ]
             lab.run_until("2026-03-25T13:00")
             assert [one["state"] for one in httpx.get(f"{url}/api/v1/promises").json()["promises"]] == [
-                "late"
+                "kept"
             ]
             page = httpx.get(url).text
-            assert "phi was on gpu" in page and "its booking was late" in page
+            assert "phi was on gpu" in page and "its booking was kept" in page
         assert lab.faults_of_the_loop() == []
