@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from scheduler.cluster.leftovers import Held
+from scheduler.orders import CALENDAR as PINS
 from scheduler.orders import Ordered
 from scheduler.store.records import Parked
 from scheduler.types import (
@@ -32,7 +33,10 @@ TRIED_AGAIN = "It is tried again by itself, less and less often, and at once whe
 
 
 def amended(plan: Plan, observed: Observed, parked: Mapping[str, Parked], ordered: Ordered) -> Plan:
-    """The plan without the models that are parked, and with what to say of those and of the evicted."""
+    """The plan without the models that are parked, and what is said of those, the evicted and pins."""
+    if ordered.ordered_by:
+        told = tuple(_ordered_by(one, ordered.ordered_by) for one in plan.verdicts)
+        plan = plan.model_copy(update={"verdicts": told})
     evicted = ordered.evicted
     parked = {key: one for key, one in parked.items() if _concerns(plan, observed, key)}
     if not parked and not evicted:
@@ -92,6 +96,12 @@ def load_failed(one: Parked) -> Reason:
         detail=lines[-1] if lines else "nobody knows why",
         remedy=TRIED_AGAIN,
     )
+
+
+def _ordered_by(verdict: Verdict, by: Mapping[str, str]) -> Verdict:
+    if verdict.calendar != PINS or verdict.event not in by:
+        return verdict
+    return verdict.model_copy(update={"owner": by[verdict.event]})
 
 
 def _concerns(plan: Plan, observed: Observed, key: str) -> bool:

@@ -16,7 +16,6 @@ from scheduler.cluster.dashboard import ClusterUnavailable, Dashboard
 from scheduler.cluster.observe import cluster_from
 from scheduler.errors import OperatorError
 from scheduler.moments import parse_moment
-from scheduler.orders import OPERATOR
 from scheduler.planning.targets import Refused, identify
 from scheduler.render.operation import order_words
 from scheduler.render.sentences import sentence
@@ -158,7 +157,7 @@ def _require_known(settings: Settings, model: str) -> None:
         start=now,
         end=parse_moment(HOUR_AHEAD, now),
         booked_at=now,
-        owner=OPERATOR,
+        owner=None,
         request=ModelRequest(model=model),
     )
     open_to_all = tuple(one.model_copy(update={"bookable_by": ()}) for one in catalog.entries)

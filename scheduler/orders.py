@@ -22,8 +22,12 @@ from scheduler.types import (
 CALENDAR = "operator"
 """What the calendar of pins is called in plans."""
 
-OPERATOR = "operator@ndif.us"
-"""Who books what is pinned; every rule about persons lets the operator pass."""
+OPERATOR = "operator@pins.invalid"
+"""Of whom planning takes pins to be: every rule about persons lets this one pass, and nobody's event has such
+an address (RFC 2606). People are told who gave the order."""
+
+THE_OPERATOR = "the operator"
+"""Who gave an order that does not say."""
 
 NO_END = timedelta(days=366)
 """How long a pin without an end is planned for."""
@@ -33,12 +37,14 @@ NO_END = timedelta(days=366)
 class Ordered:
     """What planning is to read, and the bookings that were taken out of it.
 
-    ``private_to`` says by event who may know of the private ones, evicted or not.
+    ``private_to`` says by event who may know of the private ones, evicted or not; ``ordered_by`` who
+    ordered a pin.
     """
 
     readings: tuple[Reading, ...]
     evicted: tuple[Verdict, ...] = ()
     private_to: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ordered_by: Mapping[str, str] = field(default_factory=dict)
 
 
 def with_orders(
@@ -58,9 +64,11 @@ def with_orders(
         if one.request.private
     }
     kept = tuple(_without_evicted(one, orders, catalog, at, until, evicted) for one in readings)
-    pins = tuple(_pin(one, at) for one in orders.of(OrderKind.PIN, at))
+    given = orders.of(OrderKind.PIN, at)
+    pins = tuple(_pin(one, at) for one in given)
     pinned = (Reading(calendar=CALENDAR, reservations=pins),) if pins else ()
-    return Ordered((*kept, *pinned), tuple(evicted), private_to)
+    ordered_by = {one.key: one.by or THE_OPERATOR for one in given}
+    return Ordered((*kept, *pinned), tuple(evicted), private_to, ordered_by)
 
 
 def _pin(order: Order, at: datetime) -> Reservation:

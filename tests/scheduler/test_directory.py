@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from calendars.reservation import Reading
 from scheduler.amend import amended
-from scheduler.orders import Ordered, with_orders
-from scheduler.planning.plan import Policy
+from scheduler.orders import Ordered, letting_the_operator_pass, with_orders
+from scheduler.planning.plan import Known, Policy, make_plan
 from scheduler.store.orders import Order, OrderKind, Orders
 from scheduler.store.records import Parked
-from scheduler.types import Catalog, Observed, Plan
+from scheduler.types import Catalog, CatalogEntry, Observed, Plan, Rules, VerdictState
 from scheduler.what_if import answer, booking_from, reading_of
 from tests.scheduler.builders import NOON, booking, carried_out, cluster, gpus, key, known, planned
 
@@ -123,6 +125,20 @@ def test_what_is_evicted_is_told_to_its_people() -> None:
     assert [one.event for one in ordered.evicted] == ["ours"]
     plan = planned(ordered.readings[0].reservations, ON, known(a=5, b=5))
     assert announced(amended(plan, observed(plan), {}, ordered)) == [("org/a", (ADA, BOB))]
+
+
+@pytest.mark.parametrize(("by", "owner"), [("ada@desk", "ada@desk"), ("", "the operator")])
+def test_a_pin_is_of_who_ordered_it_and_passes_the_rules_about_persons(by: str, owner: str) -> None:
+    pin = Orders(orders=(Order(kind=OrderKind.PIN, subject="org/a", since=NOON, by=by),))
+    ordered = with_orders((), pin, Catalog(), NOON, NOON + timedelta(days=1))
+    rules, catalog = letting_the_operator_pass(
+        Rules(organisers=("@e.org",)),
+        Catalog(entries=(CatalogEntry(repo_id="org/a", bookable_by=("@e.org",)),)),
+    )
+    seen = Observed(cluster=ON)
+    plan = make_plan(ordered.readings, seen, NOON, Known(catalog=catalog, checkpoints=SIZES, rules=rules))
+    (verdict,) = amended(plan, seen, {}, ordered).verdicts
+    assert (verdict.state, verdict.owner) == (VerdictState.PLACED, owner)
 
 
 def test_what_if_keeps_to_what_was_asked_when_it_says_how_to_book() -> None:
