@@ -7,8 +7,8 @@
 
 The daemon is the product's own, with its own clients on both servers and a real key file. What it wants to be
 done in time it tells to `SimulatedJobs`, and `World.run_until` does it at that instant. Retries of the
-Google client do not pause, and steps are taken in the thread of the loop; nothing else is different from
-production.
+Google client do not pause, steps are taken in the thread of the loop, and between it and the cluster there is
+no wire unless ``over_http``; nothing else is different from production.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tests.google_server import CalendarHandle, FakeClock, GoogleServer, google_
 from tests.ray_cluster import environment
 from tests.simulation.fake_ray import FakeRay, fake_ray
 from tests.simulation.jobs import SimulatedJobs
-from tests.simulation.stand_ins import StepsInPlace
+from tests.simulation.stand_ins import StepsInPlace, dashboard_at_hand
 
 MODELS = {"phi": 8.0, "llama": 16.0, "qwen": 60.0, "mistral": 14.0, "giant": 900.0}
 """What people here book: alias and GiB of weights; the repo id is ``lab/ALIAS``."""
@@ -73,6 +73,7 @@ class World:
     settings: Settings
     zone: ZoneInfo
     poll_seconds: float
+    over_http: bool = False
     after_pass: Callable[[], None] = lambda: None
     said: list[str] = field(default_factory=list)
     passes: int = 0
@@ -93,6 +94,7 @@ class World:
             steady=lambda: self.clock().timestamp(),
             jobs=self._jobs,
             calendars=partial(calendar_sources, google=HurriedCalendar),
+            dashboard=None if self.over_http else dashboard_at_hand(self.ray, self.settings),
             console=Console(file=io.StringIO(), force_terminal=False),
             board=self.board,
             meter=self.meter,
@@ -215,6 +217,7 @@ def world(
     role: str = "writer",
     load_seconds: float = 25.0,
     guard: Mapping[str, float] | None = None,
+    over_http: bool = False,
     **calendar: Any,
 ) -> Iterator[World]:
     """A cluster of ``gpus`` (node name to number, 80 GiB each), a calendar shared as ``role``, a daemon."""
@@ -245,7 +248,7 @@ def world(
             models={"catalog": folder / "models.yml"},
             guard=dict(guard or {}),
         )
-        found = World(clock, google, lab, ray, settings, ZoneInfo(zone), poll_seconds)
+        found = World(clock, google, lab, ray, settings, ZoneInfo(zone), poll_seconds, over_http)
         sink = logger.add(found.said.append, format="{level} {message}", level="DEBUG")
         stack.callback(logger.remove, sink)
         stack.callback(found.stop)

@@ -2,7 +2,8 @@
 
 `FakeCalendar` obeys `calendars.source.CalendarSource` and `calendars.write_back.AnswersBack`, `FakeCockpit`
 obeys `scheduler.controller.Cockpit`. What the cockpit answers is what `fake_ray` answers over HTTP, which is
-held against Ray itself in ``test_fake_ray.py``.
+held against Ray itself in ``test_fake_ray.py``; so is `dashboard_at_hand`, the product's own client without
+the HTTP.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
+
+import httpx
 
 from calendars.reservation import ModelRequest, Reading, Reservation
 from calendars.source import CalendarUnavailable
 from calendars.write_back import Answer, Report
-from scheduler.cluster.dashboard import ClusterUnavailable, Rejected
+from scheduler.cluster.dashboard import ClusterUnavailable, Dashboard, Rejected
+from scheduler.settings import Settings
 from scheduler.steps import Result, Steps
 from tests.simulation.fake_ray import APPLICATIONS, FakeRay
 
@@ -43,6 +47,29 @@ class StepsInPlace(Steps):
             raise
         self._after(name, "done", time.monotonic() - began)
         return result
+
+
+class AtHand:
+    """Stands for the `httpx.Client` of a `Dashboard`: asks a `FakeRay` in this process."""
+
+    def __init__(self, ray: FakeRay) -> None:
+        self._ray = ray
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        status, content = self._ray.answer(method, path, json.dumps(options.get("json")).encode())
+        text = content if isinstance(content, str) else json.dumps(content)
+        return httpx.Response(status, text=text, request=httpx.Request(method, self._ray.url + path))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def dashboard_at_hand(ray: FakeRay, settings: Settings) -> Dashboard:
+    """The product's client on a `FakeRay`, without a wire: HTTP would take most of a simulated pass."""
+    made = Dashboard(ray.url, settings.token_file, settings.ray.timeout_seconds)
+    made.close()
+    made._client = cast("httpx.Client", AtHand(ray))
+    return made
 
 
 class FakeCalendar:

@@ -18,13 +18,13 @@ from scheduler.cluster.dashboard import Dashboard, Rejected
 from scheduler.cluster.leftovers import used_bytes
 from scheduler.cluster.node import Cluster as Nodes
 from scheduler.cluster.observe import cluster_from
-from scheduler.settings import GIB, PlanningSettings
+from scheduler.settings import GIB, PlanningSettings, Settings
 from serve_apps import contract
 from tests.google_server import FakeClock
 from tests.ray_cluster import RayCluster, wait_until
 from tests.simulation.fake_ray import FakeRay, fake_ray
 from tests.simulation.fake_serve import Needs
-from tests.simulation.stand_ins import FakeCockpit
+from tests.simulation.stand_ins import FakeCockpit, dashboard_at_hand
 
 START = datetime(2026, 3, 25, 8, 0, tzinfo=UTC)
 MODEL = f"{contract.MODEL_APPLICATION_PREFIX}contract"
@@ -138,7 +138,14 @@ def in_place(ray: FakeRay, clock: FakeClock, fake: Cluster) -> Cluster:
     return Cluster(FakeCockpit(ray, clock), fake.wait)
 
 
-@pytest.fixture(params=["fake", "in_place", pytest.param("real", marks=pytest.mark.ray)])
+@pytest.fixture
+def at_hand(ray: FakeRay, fake: Cluster, tmp_path: Path) -> Cluster:
+    """The product's client without a network between, as the worlds of `harness` have it."""
+    settings = Settings(state_dir=tmp_path, ray={"dashboard_url": ray.url})
+    return Cluster(dashboard_at_hand(ray, settings), fake.wait)
+
+
+@pytest.fixture(params=["fake", "in_place", "at_hand", pytest.param("real", marks=pytest.mark.ray)])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     """One after the other."""
     found: Cluster = request.getfixturevalue(request.param)

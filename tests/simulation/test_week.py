@@ -269,8 +269,9 @@ def test_the_clocks_go_back(tmp_path: Path) -> None:
         check_calendar(people)
 
 
-def test_a_restart_writes_nothing_and_restarts_nothing(tmp_path: Path) -> None:
-    with world(tmp_path, "2026-03-25T08:00", poll_seconds=300) as lab:
+@pytest.mark.parametrize("over_http", [False, True], ids=["at hand", "over HTTP"])
+def test_a_restart_writes_nothing_and_restarts_nothing(over_http: bool, tmp_path: Path) -> None:
+    with world(tmp_path, "2026-03-25T08:00", poll_seconds=300, over_http=over_http) as lab:
         people = People(lab)
         people.book("phi", "2026-03-25T09:00", "2026-03-25T12:00")
         people.book("llama", "2026-03-25T20:00", "2026-03-25T22:00")
