@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 
 from scheduler.cluster.leftovers import Held
 from scheduler.orders import CALENDAR as PINS
 from scheduler.orders import Ordered
+from scheduler.planning.directory import MAX_ANNOUNCEMENTS
 from scheduler.store.records import Parked
 from scheduler.types import (
     Action,
@@ -29,34 +29,44 @@ from scheduler.types import (
     VerdictState,
 )
 
+COMES_BACK = "From then on it is served again. Ask the operator if it must be sooner."
 TRIED_AGAIN = "It is tried again by itself, less and less often, and at once when the booking is changed."
 
 
 def amended(plan: Plan, observed: Observed, parked: Mapping[str, Parked], ordered: Ordered) -> Plan:
     """The plan without the models that are parked, and what is said of those, the evicted and pins."""
-    if ordered.ordered_by:
-        told = tuple(_ordered_by(one, ordered.ordered_by) for one in plan.verdicts)
-        plan = plan.model_copy(update={"verdicts": told})
-    evicted = ordered.evicted
     parked = {key: one for key, one in parked.items() if _concerns(plan, observed, key)}
-    if not parked and not evicted:
+    verdicts = plan.verdicts
+    if ordered.ordered_by:
+        verdicts = tuple(_ordered_by(one, ordered.ordered_by) for one in verdicts)
+    if parked:
+        verdicts = tuple(_told(one, parked) for one in verdicts)
+    if ordered.evicted:
+        verdicts = _with_evicted(verdicts, ordered.evicted)
+    directory = _directory(plan.directory, parked, verdicts, ordered)
+    if not parked and verdicts is plan.verdicts and directory is plan.directory:
         return plan
-    verdicts = (*(_told(one, parked) for one in plan.verdicts), *evicted)
-    directory = _without(plan.directory, parked, verdicts, ordered)
     actions = [one for one in plan.actions if one.model is None or one.model.key not in parked]
-    actions = [one for one in actions if one.kind is not ActionKind.ROUTE]
+    if directory != plan.directory:
+        actions = _routed(actions, directory, observed)
     gone = [_taken_down(one, parked) for one in observed.deployments if one.model.key in parked]
-    routed = [one for one in plan.actions if one.reason.code is ReasonCode.GATEWAY_MISSING]
-    if not routed and observed.directory_version != directory.version:
-        routed = [Action(kind=ActionKind.ROUTE, reason=Reason(code=ReasonCode.ROUTES_CHANGED))]
     return plan.model_copy(
         update={
-            "actions": (*gone, *actions, *routed),
+            "actions": (*gone, *actions),
             "placements": tuple(one for one in plan.placements if one.target.model.key not in parked),
             "verdicts": verdicts,
             "directory": directory,
         }
     )
+
+
+def _routed(actions: Iterable[Action], directory: Directory, observed: Observed) -> list[Action]:
+    """The actions with that of the gateway for another directory than they were made with."""
+    missing = [one for one in actions if one.reason.code is ReasonCode.GATEWAY_MISSING]
+    others = [one for one in actions if one.kind is not ActionKind.ROUTE]
+    if not missing and observed.directory_version != directory.version:
+        missing = [Action(kind=ActionKind.ROUTE, reason=Reason(code=ReasonCode.ROUTES_CHANGED))]
+    return [*others, *missing]
 
 
 def held_back(plan: Plan, waited_for: Mapping[str, Held]) -> Plan:
@@ -130,41 +140,57 @@ def _taken_down(one: Deployment, parked: Mapping[str, Parked]) -> Action:
     )
 
 
-def _without(
-    directory: Directory,
-    parked: Mapping[str, Parked],
-    verdicts: Iterable[Verdict],
-    ordered: Ordered,
+def _with_evicted(verdicts: tuple[Verdict, ...], evicted: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """One verdict for each event: what is booked beyond the end of an eviction is no booking of its own."""
+    told = {one.event: one for one in evicted}
+    rest = {one.event: one for one in verdicts if one.event in told}
+    others = (one for one in verdicts if one.event not in told)
+    return (*others, *(_returning(one, rest.get(key)) for key, one in told.items()))
+
+
+def _returning(evicted: Verdict, rest: Verdict | None) -> Verdict:
+    if rest is None or rest.state is VerdictState.REFUSED:
+        return evicted
+    reason = evicted.reason.model_copy(update={"remedy": COMES_BACK})
+    return evicted.model_copy(update={"reason": reason, "model": rest.model})
+
+
+def _directory(
+    directory: Directory, parked: Mapping[str, Parked], verdicts: Iterable[Verdict], ordered: Ordered
 ) -> Directory:
-    dropped = [one for one in directory.routes if one.model.key in parked]
-    names = {one.model.key: one.names for one in dropped}
+    """What the gateway knows, without routes to what is parked, and with everything that is not met.
+
+    Planning tells it of what it has or would have a place for, not of what it cannot size or may not place.
+    """
+    verdicts = tuple(verdicts)
+    names = {one.model.key: one.names for one in directory.routes}
+    evicted = {one.event for one in ordered.evicted}
+    known = {one.event for one in verdicts if one.model and one.model.key in parked and not one.nodes}
+    silent = [one.event for one in verdicts if _is_silent(one) and one.event not in known | evicted]
+    if not parked and not evicted and not silent:
+        return directory
+    called = ordered.names({*silent, *evicted, *known})
     told = [
-        _announce(one, names[one.model.key], one.start, one.end, ordered)
+        Announcement(
+            names=names.get(one.model.key, called[one.event]) if one.model else called[one.event],
+            start=one.start,
+            end=one.end,
+            refused=one.reason if one.state is VerdictState.REFUSED else None,
+            private_to=ordered.private_to.get(one.event),
+        )
         for one in verdicts
-        if one.model and one.model.key in names and one.start and one.end and not one.nodes
+        if one.event in called and one.start and one.end
     ]
-    told += [
-        _announce(one, (one.title,), one.start, one.end, ordered)
-        for one in ordered.evicted
-        if one.start and one.end
-    ]
-    known = {(one.names, one.start, one.end) for one in told}
-    kept = (one for one in directory.announcements if (one.names, one.start, one.end) not in known)
+    there = {(one.names, one.start, one.end) for one in told}
+    kept = [one for one in directory.announcements if (one.names, one.start, one.end) not in there]
     return directory.model_copy(
         update={
             "routes": tuple(one for one in directory.routes if one.model.key not in parked),
-            "announcements": (*kept, *told),
+            "announcements": (*kept, *told[: max(0, MAX_ANNOUNCEMENTS - len(kept))]),
         }
     )
 
 
-def _announce(
-    verdict: Verdict, names: tuple[str, ...], start: datetime, end: datetime, ordered: Ordered
-) -> Announcement:
-    return Announcement(
-        names=names,
-        start=start,
-        end=end,
-        refused=verdict.reason,
-        private_to=ordered.private_to.get(verdict.event),
-    )
+def _is_silent(one: Verdict) -> bool:
+    """Whether planning tells the gateway nothing of a booking, though somebody may ask for its model."""
+    return one.model is None and one.state in (VerdictState.REFUSED, VerdictState.COMING)

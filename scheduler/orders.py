@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -37,14 +37,34 @@ NO_END = timedelta(days=366)
 class Ordered:
     """What planning is to read, and the bookings that were taken out of it.
 
-    ``private_to`` says by event who may know of the private ones, evicted or not; ``ordered_by`` who
-    ordered a pin.
+    An evicted booking that outlasts the order is read from the order's end on. ``private_to`` says by event
+    who may know of the private ones, evicted or not; ``ordered_by`` who ordered a pin. ``catalog`` is that by
+    which names of models were compared.
     """
 
     readings: tuple[Reading, ...]
+    catalog: Catalog = field(default_factory=Catalog)
     evicted: tuple[Verdict, ...] = ()
     private_to: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ordered_by: Mapping[str, str] = field(default_factory=dict)
+    evicted_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By event, what clients may call the model."""
+
+    def names(self, events: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """What clients may call the models that these events ask for."""
+        read = {
+            one.key: names_of(one, self.catalog)
+            for reading in self.readings
+            for one in reading.reservations
+            if one.key in events
+        }
+        return read | {event: names for event, names in self.evicted_names.items() if event in events}
+
+
+def names_of(one: Reservation, catalog: Catalog) -> tuple[str, ...]:
+    """What clients may call the model that a reservation asks for: its repo id first, then its aliases."""
+    entry = catalog.find(one.request.model)
+    return (entry.repo_id, *entry.aliases) if entry else (one.request.model,)
 
 
 def with_orders(
@@ -68,7 +88,14 @@ def with_orders(
     pins = tuple(_pin(one, at) for one in given)
     pinned = (Reading(calendar=CALENDAR, reservations=pins),) if pins else ()
     ordered_by = {one.key: one.by or THE_OPERATOR for one in given}
-    return Ordered((*kept, *pinned), tuple(evicted), private_to, ordered_by)
+    gone = {one.event for one in evicted}
+    names = {
+        one.key: names_of(one, catalog)
+        for reading in readings
+        for one in reading.reservations
+        if one.key in gone
+    }
+    return Ordered((*kept, *pinned), catalog, tuple(evicted), private_to, ordered_by, names)
 
 
 def _pin(order: Order, at: datetime) -> Reservation:

@@ -399,13 +399,14 @@ class Route(Frozen):
 class Announcement(Frozen):
     """A booking the gateway tells clients about: coming, or refused for a reason.
 
-    ``private_to`` are those it is told to, as of a route.
+    ``earliest`` is when a refused one would fit, ``private_to`` are those it is told to, as of a route.
     """
 
     names: tuple[str, ...]
     start: UtcDatetime
     end: UtcDatetime
     refused: Reason | None = None
+    earliest: UtcDatetime | None = None
     private_to: tuple[str, ...] | None = None
 
 
@@ -419,7 +420,9 @@ class Directory(Frozen):
     def version(self) -> str:
         """A short digest of the content, but for the figures in refusals, which change by themselves."""
         announced = [
-            one.model_copy(update={"refused": one.refused and Reason(code=one.refused.code)})
+            one.model_copy(
+                update={"refused": one.refused and Reason(code=one.refused.code), "earliest": None}
+            )
             for one in self.announcements
         ]
         content = self.model_copy(update={"announcements": tuple(announced)})

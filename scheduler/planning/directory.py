@@ -87,6 +87,7 @@ class Signpost:
             start=one.reservation.start,
             end=one.reservation.end,
             refused=verdict.reason if _is_refused(verdict) else None,
+            earliest=verdict.earliest if _is_refused(verdict) else None,
             private_to=one.reservation.private_to,
         )
         return verdict, one, announcement

@@ -14,7 +14,7 @@ from scheduler.errors import OperatorError
 from scheduler.render.sentences import sentence
 from scheduler.serve.naming import application_name
 from scheduler.settings import GIB, MIB, ServeSettings
-from scheduler.types import Deployment, DeploymentStatus, Directory, Model, Placement, Plan
+from scheduler.types import Deployment, DeploymentStatus, Directory, Model, Placement, Plan, Reason
 from serve_apps import contract
 
 STATUS = {
@@ -216,12 +216,19 @@ def _gateway_config(directory: Directory) -> contract.GatewayConfig:
                 names=one.names,
                 start=one.start,
                 end=one.end,
-                refused=sentence(one.refused) if one.refused else None,
+                refused=_why(one.refused, one.earliest) if one.refused else None,
                 private_to=one.private_to,
             )
             for one in directory.announcements
         ),
     )
+
+
+def _why(refused: Reason, earliest: datetime | None) -> str:
+    """Why a booking is refused, and when it would fit or what to do; without the last full stop."""
+    if earliest:
+        return f"{sentence(refused)}. It would fit from {earliest:%Y-%m-%d %H:%M} UTC on"
+    return f"{sentence(refused)}. {refused.remedy or ''}".rstrip(" .")
 
 
 def _model(placement: Placement, settings: ServeSettings) -> dict[str, Any]:

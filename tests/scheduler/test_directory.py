@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TypeAlias
 
 import pytest
 
-from calendars.reservation import Reading
+from calendars.reservation import Reading, Reservation
 from scheduler.amend import amended
 from scheduler.orders import Ordered, letting_the_operator_pass, with_orders
 from scheduler.planning.plan import Known, Policy, make_plan
 from scheduler.store.orders import Order, OrderKind, Orders
 from scheduler.store.records import Parked
-from scheduler.types import Catalog, CatalogEntry, Observed, Plan, Rules, VerdictState
+from scheduler.types import (
+    ActionKind,
+    Catalog,
+    CatalogEntry,
+    Checkpoint,
+    Observed,
+    Plan,
+    ReasonCode,
+    Rules,
+    UnknownSize,
+    VerdictState,
+)
 from scheduler.what_if import answer, booking_from, reading_of
 from tests.scheduler.builders import NOON, booking, carried_out, cluster, gpus, key, known, planned
 
 ON = cluster(gpus("x", 2, 10))
 SIZES = known(a=5)
+NONE = Orders()
+Sizes: TypeAlias = dict[str, Checkpoint | UnknownSize]
 ADA, BOB, EVE = "ada@e.org", "bob@e.org", "eve@e.org"
 OURS = booking("org/a", key="ours", owner=ADA, people=(ADA, BOB), private=True)
 
@@ -139,6 +153,77 @@ def test_a_pin_is_of_who_ordered_it_and_passes_the_rules_about_persons(by: str, 
     plan = make_plan(ordered.readings, seen, NOON, Known(catalog=catalog, checkpoints=SIZES, rules=rules))
     (verdict,) = amended(plan, seen, {}, ordered).verdicts
     assert (verdict.state, verdict.owner) == (VerdictState.PLACED, owner)
+
+
+ALIASES = Catalog(entries=(CatalogEntry(repo_id="org/a", aliases=("ay",)),))
+EVICTED = Orders(
+    orders=(Order(kind=OrderKind.EVICT, subject="ay", since=NOON, until=NOON + timedelta(hours=1)),)
+)
+
+
+def told(
+    *bookings: Reservation, orders: Orders = NONE, sizes: Sizes = SIZES, catalog: Catalog = ALIASES
+) -> Plan:
+    """What is planned for these bookings on two GPUs, and said of it, when the gateway knows nothing."""
+    reading = Reading(calendar="test", reservations=bookings)
+    ordered = with_orders((reading,), orders, catalog, NOON, NOON + timedelta(days=1))
+    seen = Observed(cluster=ON, directory_version="")
+    plan = make_plan(ordered.readings, seen, NOON, Known(catalog=catalog, checkpoints=sizes))
+    return amended(plan, seen, {}, ordered)
+
+
+def test_an_evicted_booking_is_told_once_though_it_outlasts_the_eviction() -> None:
+    long = booking("ay", key="e", start=-1, end=4).model_copy(update={"title": "seminar"})
+    plan = told(long, orders=EVICTED)
+    (verdict,) = plan.verdicts
+    assert (verdict.state, verdict.start, verdict.end) == (VerdictState.REFUSED, long.start, long.end)
+    assert verdict.reason.detail == "until 2026-03-02 13:00 UTC"
+    assert "served again" in (verdict.reason.remedy or "")
+    assert [(one.kind, one.model and one.model.name) for one in plan.upcoming][:1] == [
+        (ActionKind.DEPLOY, "org/a")
+    ]
+    short = booking("ay", key="e", start=-1, end=0.5)
+    assert [one.reason.remedy for one in told(short, orders=EVICTED).verdicts] == ["Ask the operator."]
+
+
+def test_the_gateway_knows_an_evicted_model_by_its_names_not_by_the_title_of_its_booking() -> None:
+    short = booking("ay", end=0.5).model_copy(update={"title": "seminar"})
+    (announced,) = told(short, orders=EVICTED).directory.announcements
+    assert announced.names == ("org/a", "ay")
+    assert announced.refused and announced.refused.code is ReasonCode.EVICTED
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bookable_by", "code"),
+    [
+        (
+            {key("org/a"): UnknownSize(reason="nothing says it", remedy="Say it.")},
+            (),
+            ReasonCode.SIZE_UNKNOWN,
+        ),
+        (SIZES, ("eve@e.org",), ReasonCode.NOT_ALLOWED),
+        ({key("org/a"): UnknownSize(reason="wait", remedy="Wait.", pending=True)}, (), None),
+    ],
+    ids=["of unknown size", "not allowed", "being looked up"],
+)
+def test_the_gateway_is_told_of_bookings_that_planning_could_not_size_or_may_not_place(
+    sizes: Sizes, bookable_by: tuple[str, ...], code: ReasonCode | None
+) -> None:
+    catalog = Catalog(entries=(ALIASES.entries[0].model_copy(update={"bookable_by": bookable_by}),))
+    one = booking("ay", owner=ADA, private=True)
+    plan = told(one, sizes=sizes, catalog=catalog)
+    (announced,) = plan.directory.announcements
+    assert (announced.names, announced.private_to) == (("org/a", "ay"), (ADA,))
+    assert (announced.refused and announced.refused.code) == code
+    assert [action.reason.code for action in plan.actions] == [ReasonCode.ROUTES_CHANGED]
+
+
+def test_a_refused_booking_is_announced_with_when_it_would_fit() -> None:
+    before, after = booking("org/b", start=-1, end=3, gpus=2), booking("ay", start=1, end=2, booked=-1)
+    (announced,) = (
+        one for one in told(before, after, sizes=known(a=5, b=5)).directory.announcements if one.refused
+    )
+    assert announced.earliest == NOON + timedelta(hours=3)
 
 
 def test_what_if_keeps_to_what_was_asked_when_it_says_how_to_book() -> None:

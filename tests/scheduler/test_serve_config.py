@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from scheduler.errors import OperatorError
 from scheduler.serve.config import ServeState, serve_config
 from scheduler.serve.naming import application_name
 from scheduler.settings import ServeSettings, load_settings
-from scheduler.types import DeploymentStatus, Model, Plan
+from scheduler.types import Announcement, DeploymentStatus, Directory, Model, Plan, Reason, ReasonCode
 from serve_apps.contract import GatewayArgs, GatewayConfig, ModelArgs
-from tests.scheduler.builders import booking, cluster, cpu, gpus, known, planned
+from tests.scheduler.builders import NOON, booking, cluster, cpu, gpus, known, planned
 
 ON = cluster(gpus("g", 8, 80), cpu("c", 8))
 SETTINGS = ServeSettings()
@@ -159,6 +160,28 @@ def test_the_gateway_is_given_routes_and_the_refused_with_their_reason_in_words(
     assert config.routes[0].applications == (application_name(Model(repo_id="org/a"), "g"),)
     (refused,) = config.bookings
     assert "9999.0 GiB" in (refused.refused or "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "earliest", "words"),
+    [
+        (Reason(code=ReasonCode.NO_NODES), NOON, "no node of the cluster offers a device. "
+         "It would fit from 2026-03-02 12:00 UTC on"),
+        (Reason(code=ReasonCode.EVICTED, detail="until 13:00 UTC", remedy="Ask the operator."), None,
+         "the operator has taken it down until 13:00 UTC. Ask the operator"),
+        (Reason(code=ReasonCode.NO_NODES), None, "no node of the cluster offers a device"),
+    ],
+)  # fmt: skip
+def test_the_gateway_is_told_when_what_is_refused_would_fit_or_what_would_help(
+    reason: Reason, earliest: datetime | None, words: str
+) -> None:
+    told = Announcement(
+        names=("org/a",), start=NOON, end=NOON + timedelta(hours=1), refused=reason, earliest=earliest
+    )
+    made = planned([], ON, {}).model_copy(update={"directory": Directory(announcements=(told,))})
+    gateway = serve_config(made, ServeState({}), SETTINGS)["applications"][0]
+    (one,) = GatewayConfig.model_validate(gateway["deployments"][0]["user_config"]).bookings
+    assert one.refused == words
 
 
 def test_the_gateway_is_told_for_whom_a_model_and_a_booking_are() -> None:

@@ -90,7 +90,7 @@ def test_only_serving_applications_are_called() -> None:
         ("LATE", 503, "model_not_up_yet", 7200, ["15:00"]),
         (key("org/later"), 503, "model_not_up_yet", 3600, ["org/later"]),
         ("org/begun", 503, "model_loading", 5, ["11:00"]),
-        ("org/huge", 404, "booking_refused", None, ["needs 800 GiB"]),
+        ("org/huge", 404, "booking_refused", None, ["was refused: needs 800 GiB."]),
         (
             "org/past",
             404,
