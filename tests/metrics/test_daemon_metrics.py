@@ -70,6 +70,7 @@ def test_a_booking_that_is_kept_is_counted_from_reading_to_unloading(tmp_path: P
         assert seen.value("ndif_models", tier="remote", state="booked") == 1
         assert seen.value("ndif_promises_at_risk") == 0
 
+        lab.poll_seconds = 600
         lab.run_until("2026-03-25T09:30")
         assert seen.value("ndif_promises_total", outcome="kept") == 1
         assert seen.value("ndif_promise_late_seconds_count") == 1

@@ -106,7 +106,7 @@ def test_a_server_that_is_away_costs_a_counter_and_no_time() -> None:
 def test_the_daemon_writes_the_life_of_a_reservation_and_how_long_loading_took(
     influx: InfluxServerStandIn, tmp_path: Path
 ) -> None:
-    with world(tmp_path, "2026-03-25T08:00") as lab:
+    with world(tmp_path, "2026-03-25T08:00", poll_seconds=300) as lab:
         points = points_to(influx)
         lab.meter = InfluxMeter(points, lab.clock)
         lab.start()

@@ -206,7 +206,7 @@ def test_every_decision_about_a_booking_is_found_by_its_key(tmp_path: Path) -> N
     found: list[dict[str, Any]] = []
     sink = logger.add(lambda message: found.append(json.loads(json_line(message.record))), level="INFO")
     try:
-        with world(tmp_path, "2026-03-25T08:00") as lab:
+        with world(tmp_path, "2026-03-25T08:00", poll_seconds=300) as lab:
             lab.meter = DecisionLog()
             lab.start()
             lab.calendar.add("phi", "2026-03-25T08:00", "2026-03-25T09:00")

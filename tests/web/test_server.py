@@ -172,6 +172,7 @@ def test_a_daemon_at_work_is_shown_as_it_works(tmp_path: Path) -> None:
             assert [one["outcome"] for one in httpx.get(f"{url}/api/v1/history").json()["plans"]] == [
                 "applied"
             ]
+            lab.poll_seconds = 1800  # the daemon acts on time between two polls
             lab.run_until("2026-03-25T13:00")
             assert [one["state"] for one in httpx.get(f"{url}/api/v1/promises").json()["promises"]] == [
                 "kept"
