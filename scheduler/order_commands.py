@@ -18,7 +18,7 @@ from scheduler.errors import OperatorError
 from scheduler.moments import parse_moment
 from scheduler.planning.targets import Refused, identify
 from scheduler.render.operation import order_words
-from scheduler.render.sentences import sentence
+from scheduler.render.sentences import sentence, stopped
 from scheduler.settings import Settings, load_settings
 from scheduler.store.orders import ON_MODELS, ON_NODES, Order, OrderBook, OrderKind, Orders
 
@@ -164,7 +164,9 @@ def _require_known(settings: Settings, model: str) -> None:
     found = identify(asked, catalog.model_copy(update={"entries": open_to_all}))
     if isinstance(found, Refused):
         said = sentence(found.reason)
-        raise OperatorError(f"{said[0].upper()}{said[1:]}.", found.reason.remedy or "Name another model.")
+        raise OperatorError(
+            stopped(f"{said[0].upper()}{said[1:]}"), found.reason.remedy or "Name another model."
+        )
 
 
 def _require_node(settings: Settings, name: str) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from calendars.reservation import Reading
 from calendars.write_back import Report
 from scheduler.progress import Said, Step
-from scheduler.render.sentences import answer, sentence
+from scheduler.render.sentences import answer, sentence, stopped
 from scheduler.render.text import first_line
 from scheduler.types import Deployment, DeploymentStatus, Plan, Verdict, VerdictState
 
@@ -119,7 +119,7 @@ def _has_failed(one: Deployment) -> bool:
 
 def _why(verdict: Verdict) -> tuple[str, ...]:
     said = sentence(verdict.reason)
-    lines = [said[0].upper() + said[1:] + "."]
+    lines = [stopped(said[0].upper() + said[1:])]
     if verdict.reason.remedy:
         lead = "For example: " if verdict.state is VerdictState.MISUNDERSTOOD else ""
         lines.append(lead + verdict.reason.remedy)

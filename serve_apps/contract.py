@@ -139,8 +139,8 @@ class Route(_Agreed):
 
 class Booking(_Agreed):
     """A booking that has not begun, or that could not be placed: what the gateway tells a client
-    who asks too early. ``refused`` is the reason and when it would fit or what would help, in words without
-    the last full stop; None for one that is coming.
+    who asks too early. ``refused`` is the reason and when it would fit or what would help, in sentences; None
+    for one that is coming.
     ``private_to`` is as in ``Route``."""
 
     names: tuple[str, ...] = Field(min_length=1)

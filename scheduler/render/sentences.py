@@ -36,6 +36,11 @@ def sentence(reason: Reason) -> str:
     return SPOKEN[reason.code](reason)
 
 
+def stopped(words: str) -> str:
+    """Words as a whole sentence: with a full stop, unless they end with a mark of their own."""
+    return words if words.endswith((".", "?", "!")) else f"{words}."
+
+
 def _too_large(reason: Reason) -> str:
     if not reason.needed_gpus:
         needs, has = size(reason.needed_bytes), f"{size(reason.free_bytes)} even when empty"

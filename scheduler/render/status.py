@@ -14,7 +14,7 @@ from rich.markup import escape
 from scheduler.cluster.node import DeviceKind
 from scheduler.render.memory import bar, held
 from scheduler.render.refusals import around
-from scheduler.render.sentences import duration, moment, sentence, size
+from scheduler.render.sentences import duration, moment, sentence, size, stopped
 from scheduler.render.text import first_line, summary
 from scheduler.store.records import PromiseRecord
 from scheduler.types import Deployment, DeploymentStatus, Observed, Plan, VerdictState
@@ -98,7 +98,8 @@ def _cannot_be_met(console: Console, plan: Plan) -> None:
         console.print("[bold]Cannot be met[/]")
     for verdict in plan.refused[:REFUSED_SHOWN]:
         console.print(
-            f"  [yellow]! “{escape(verdict.title)}”[/] {escape(sentence(verdict.reason))}.", soft_wrap=True
+            f"  [yellow]! “{escape(verdict.title)}”[/] {escape(stopped(sentence(verdict.reason)))}",
+            soft_wrap=True,
         )
         for line in [*filter(None, [verdict.reason.remedy]), *islice(around(verdict, plan.at), AROUND_SHOWN)]:
             console.print(f"    {escape(line)}", soft_wrap=True)

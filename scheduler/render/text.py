@@ -11,7 +11,7 @@ from rich.markup import escape
 from scheduler.progress import ON_ITS_WAY, Progress, Step
 from scheduler.render.refusals import NODES_SHOWN, around, broken, late, lateness, node_lines, titles
 from scheduler.render.secrets import without_secrets
-from scheduler.render.sentences import answer, duration, gpus, listed, moment, offers, sentence, size
+from scheduler.render.sentences import answer, duration, gpus, listed, moment, offers, sentence, size, stopped
 from scheduler.types import Action, ActionKind, Candidacy, NodeAnswer, Plan, ReasonCode, Verdict, VerdictState
 
 SYMBOLS = {
@@ -158,7 +158,9 @@ def _takes(action: Action) -> str:
 def _refused(console: Console, verdict: Verdict, plan: Plan, zone: tzinfo | None) -> None:
     when = _window(verdict, plan, zone)
     what = "not understood" if verdict.state is VerdictState.MISUNDERSTOOD else "cannot be met"
-    console.print(f"[yellow]! “{escape(verdict.title)}”[/] {when}{what}: {escape(sentence(verdict.reason))}.")
+    console.print(
+        f"[yellow]! “{escape(verdict.title)}”[/] {when}{what}: {escape(stopped(sentence(verdict.reason)))}"
+    )
     if verdict.reason.remedy:
         lead = "For example: " if verdict.state is VerdictState.MISUNDERSTOOD else ""
         console.print(f"    {lead}{escape(verdict.reason.remedy)}")

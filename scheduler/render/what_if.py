@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from scheduler.render.refusals import around, lateness, node_lines
-from scheduler.render.sentences import listed, moment, sentence
+from scheduler.render.sentences import listed, moment, sentence, stopped
 from scheduler.types import Plan, Verdict, VerdictState
 
 
@@ -71,11 +71,11 @@ def _headline(
     by = f" by {escape(verdict.owner)}" if verdict.owner else ""
     what = f"“{escape(verdict.title)}”[/]{by} {_window(verdict, at, zone)}"
     if fits is None:
-        return f"[yellow]Not known yet: {what}: {escape(sentence(verdict.reason))}."
+        return f"[yellow]Not known yet: {what}: {escape(stopped(sentence(verdict.reason)))}"
     if fits:
         where = f" on {listed(nodes)}" if nodes else ""
         return f"[green]It fits: {what}{escape(where)}."
-    return f"[yellow]It does not fit: {what}: {escape(sentence(verdict.reason))}."
+    return f"[yellow]It does not fit: {what}: {escape(stopped(sentence(verdict.reason)))}"
 
 
 def _window(verdict: Verdict, at: datetime, zone: tzinfo | None) -> str:
@@ -86,7 +86,7 @@ def _window(verdict: Verdict, at: datetime, zone: tzinfo | None) -> str:
 
 def _becomes(other: Verdict) -> str:
     if other.state in (VerdictState.REFUSED, VerdictState.MISUNDERSTOOD):
-        return f"could be met no longer: {sentence(other.reason)}."
+        return f"could be met no longer: {stopped(sentence(other.reason))}"
     where = f"would be on {', '.join(other.nodes)}" if other.nodes else "would be met"
     late = f", {other.late_seconds / 60:.0f} min late" if other.late_seconds >= 60 else ""
     return f"{where}{late}."

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from scheduler.errors import OperatorError
-from scheduler.render.sentences import sentence
+from scheduler.render.sentences import sentence, stopped
 from scheduler.serve.naming import application_name
 from scheduler.settings import GIB, MIB, ServeSettings
 from scheduler.types import Deployment, DeploymentStatus, Directory, Model, Placement, Plan, Reason
@@ -225,10 +225,9 @@ def _gateway_config(directory: Directory) -> contract.GatewayConfig:
 
 
 def _why(refused: Reason, earliest: datetime | None) -> str:
-    """Why a booking is refused, and when it would fit or what to do; without the last full stop."""
-    if earliest:
-        return f"{sentence(refused)}. It would fit from {earliest:%Y-%m-%d %H:%M} UTC on"
-    return f"{sentence(refused)}. {refused.remedy or ''}".rstrip(" .")
+    """Why a booking is refused, and when it would fit or what to do."""
+    then = f"It would fit from {earliest:%Y-%m-%d %H:%M} UTC on." if earliest else refused.remedy or ""
+    return f"{stopped(sentence(refused))} {then}".rstrip()
 
 
 def _model(placement: Placement, settings: ServeSettings) -> dict[str, Any]:

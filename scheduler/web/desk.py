@@ -14,7 +14,7 @@ from typing import TypeVar
 from scheduler.board import Board, View
 from scheduler.catalog import load_catalog
 from scheduler.errors import OperatorError
-from scheduler.render.sentences import listed, sentence
+from scheduler.render.sentences import listed, sentence, stopped
 from scheduler.settings import Settings
 from scheduler.store.history import FILE
 from scheduler.store.orders import OrderBook
@@ -202,10 +202,10 @@ class Desk:
 
 def _headline(fits: bool | None, nodes: tuple[str, ...], why: str) -> str:
     if fits is None:
-        return f"Not known yet: {why}."
+        return f"Not known yet: {stopped(why)}"
     if fits:
         return f"It fits{f' on {listed(nodes)}' if nodes else ''}."
-    return f"It does not fit: {why}."
+    return f"It does not fit: {stopped(why)}"
 
 
 def _affected(told: Verdict) -> Affected:

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 
 from scheduler.errors import OperatorError
 from scheduler.moments import SystemZone
-from scheduler.render.sentences import duration, moment, size
+from scheduler.render.sentences import duration, moment, size, stopped
 from scheduler.web.access import Reader
 from scheduler.web.desk import Desk
 from scheduler.web.models import AnswerShown, BookingState, Zoom
@@ -130,6 +130,7 @@ def _environment() -> jinja2.Environment:
     )
     found.filters["size"] = size
     found.filters["duration"] = duration
+    found.filters["stopped"] = stopped
     found.filters["iso"] = lambda instant: instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return found
 

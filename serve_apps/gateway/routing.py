@@ -197,7 +197,7 @@ class RoutingTable:
                 404,
                 "booking_refused",
                 f"The booking of {refused.names[0]} for {_time(refused.start)} was refused: "
-                f"{refused.refused}.",
+                f"{refused.refused}",
             )
         return None
 

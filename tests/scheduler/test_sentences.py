@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+import io
+from datetime import timedelta
 
-from calendars.reservation import ModelRequest
+import pytest
+from rich.console import Console
+
+from calendars.reservation import Misunderstood, ModelRequest
 from scheduler.render.calendar import options
-from scheduler.render.sentences import duration, sentence
-from scheduler.types import Reason, ReasonCode
+from scheduler.render.sentences import duration, sentence, stopped
+from scheduler.render.status import show_status
+from scheduler.render.text import show_plan
+from scheduler.reports import reports
+from scheduler.types import Observed, Reason, ReasonCode
+from tests.scheduler.builders import NOON, cluster, planned
 
 
 @pytest.mark.parametrize(
@@ -44,3 +52,38 @@ def test_durations(seconds: float, words: str) -> None:
 @pytest.mark.parametrize("code", ReasonCode)
 def test_every_reason_has_words_even_without_figures(code: ReasonCode) -> None:
     assert sentence(Reason(code=code))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("no node has any", "no node has any."),
+        (
+            "'replika' is not a setting; did you mean `replicas`?",
+            "'replika' is not a setting; did you mean `replicas`?",
+        ),
+        ("it is over.", "it is over."),
+    ],
+)
+def test_a_sentence_ends_with_one_mark(words: str, said: str) -> None:
+    assert stopped(words) == said
+
+
+def test_nothing_that_is_told_of_a_question_has_two_marks() -> None:
+    asks = Misunderstood(
+        key="e",
+        calendar="test",
+        title="seminar",
+        start=NOON,
+        end=NOON + timedelta(hours=1),
+        reason="'replika' is not a setting; did you mean `replicas`?",
+        example="replicas: 2",
+    )
+    plan = planned([], cluster(), {}, misunderstood=(asks,))
+    paper = Console(file=io.StringIO(), width=100)
+    show_plan(paper, plan)
+    show_status(paper, plan, Observed(cluster=cluster()), ("RUNNING", ""), None, "http://gateway")
+    assert isinstance(paper.file, io.StringIO)
+    told = [*reports(plan, (), (), {}, "http://gateway")["test"][0].lines, paper.file.getvalue()]
+    assert sum("?" in one for one in told) == 2
+    assert not [one for one in told if "?." in one]

@@ -166,10 +166,10 @@ def test_the_gateway_is_given_routes_and_the_refused_with_their_reason_in_words(
     ("reason", "earliest", "words"),
     [
         (Reason(code=ReasonCode.NO_NODES), NOON, "no node of the cluster offers a device. "
-         "It would fit from 2026-03-02 12:00 UTC on"),
+         "It would fit from 2026-03-02 12:00 UTC on."),
         (Reason(code=ReasonCode.EVICTED, detail="until 13:00 UTC", remedy="Ask the operator."), None,
-         "the operator has taken it down until 13:00 UTC. Ask the operator"),
-        (Reason(code=ReasonCode.NO_NODES), None, "no node of the cluster offers a device"),
+         "the operator has taken it down until 13:00 UTC. Ask the operator."),
+        (Reason(code=ReasonCode.NO_NODES), None, "no node of the cluster offers a device."),
     ],
 )  # fmt: skip
 def test_the_gateway_is_told_when_what_is_refused_would_fit_or_what_would_help(

@@ -39,7 +39,7 @@ TABLE = RoutingTable(
             Booking(names=("org/later",), start=NOW + HOUR, end=NOW + 2 * HOUR),
             Booking(names=("org/past",), start=NOW - 2 * HOUR, end=NOW - HOUR),
             Booking(names=("org/begun",), start=NOW - HOUR, end=NOW + HOUR),
-            Booking(names=("org/huge",), start=NOW + HOUR, end=NOW + 2 * HOUR, refused="needs 800 GiB"),
+            Booking(names=("org/huge",), start=NOW + HOUR, end=NOW + 2 * HOUR, refused="needs 800 GiB."),
         ),
     )
 )
@@ -123,7 +123,7 @@ def test_the_listing_names_states_and_times() -> None:
     states = {item.name: (item.state, item.start, item.reason) for item in TABLE.listing(UP, NOW)}
     assert states["org/llama"] == ("serving", None, None)
     assert states["org/other"] == ("loading", None, None)
-    assert states["org/huge"] == ("refused", NOW + HOUR, "needs 800 GiB")
+    assert states["org/huge"] == ("refused", NOW + HOUR, "needs 800 GiB.")
     assert "org/past" not in states
 
 
