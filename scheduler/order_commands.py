@@ -17,7 +17,7 @@ from scheduler.cluster.observe import cluster_from
 from scheduler.errors import OperatorError
 from scheduler.moments import parse_moment
 from scheduler.planning.targets import Refused, identify
-from scheduler.render.operation import order_words
+from scheduler.render.operation import order_words, taken_back_words
 from scheduler.render.sentences import sentence, stopped
 from scheduler.settings import Settings, load_settings
 from scheduler.store.orders import ON_MODELS, ON_NODES, Order, OrderBook, OrderKind, Orders
@@ -127,7 +127,7 @@ def _take_back(subject: str, kinds: frozenset[OrderKind], nothing: str) -> None:
     if not found:
         raise OperatorError(nothing, "Nothing was changed.")
     for one in found:
-        out.print(f"Not any more: {escape(order_words(one, now))}")
+        out.print(escape(taken_back_words(one)))
 
 
 def _book() -> OrderBook:

@@ -19,14 +19,32 @@ ORDERED = {
     OrderKind.CORDON: "{} takes nothing new",
     OrderKind.DRAIN: "{} takes nothing new, and is emptied",
 }
+TAKEN_BACK = {
+    OrderKind.PAUSE: "No longer paused: what is booked is carried out again",
+    OrderKind.PIN: "{} is no longer pinned, and serves only while it is booked",
+    OrderKind.EVICT: "{} is no longer kept down, and serves again while it is booked",
+    OrderKind.CORDON: "{} takes models again",
+    OrderKind.DRAIN: "{} is no longer emptied, and takes models again",
+}
 BAR = 20
 
 
 def order_words(order: Order, at: datetime, zone: tzinfo | None = None) -> str:
     """One order in a sentence."""
     until = f" until {moment(order.until, at, zone)}" if order.until else " until it is taken back"
-    by = f" (by {order.by}{f': {order.note}' if order.note else ''})" if order.by or order.note else ""
+    by = f" ({_ordered_by(order, 'by')})" if order.by or order.note else ""
     return f"{ORDERED[order.kind].format(order.subject)}{until}{by}."
+
+
+def taken_back_words(order: Order) -> str:
+    """What holds instead of an order that was taken back, in a sentence."""
+    by = f" ({_ordered_by(order, 'it was ordered by')})" if order.by else ""
+    return f"{TAKEN_BACK[order.kind].format(order.subject)}{by}."
+
+
+def _ordered_by(order: Order, lead: str) -> str:
+    who = f"{lead} {order.by}" if order.by else ""
+    return ": ".join(filter(None, (who, order.note)))
 
 
 def parked_words(parked: Parked, name: str, at: datetime, zone: tzinfo | None = None) -> str:

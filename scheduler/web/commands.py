@@ -6,7 +6,7 @@ from datetime import UTC, timedelta
 
 from calendars.event_values import read_model
 from scheduler.errors import OperatorError
-from scheduler.render.operation import order_words
+from scheduler.render.operation import order_words, taken_back_words
 from scheduler.store.orders import Order, OrderKind, Orders
 from scheduler.web.desk import Desk
 from scheduler.web.models import Done, ModelOrder, NodeOrder, OrderGiven
@@ -56,7 +56,7 @@ def take_back(desk: Desk, subject: str, kinds: frozenset[OrderKind]) -> Done:
         return after
 
     desk.orders.change(change)
-    return Done(words=tuple(f"Not any more: {order_words(one, now, UTC)}" for one in found))
+    return Done(words=tuple(taken_back_words(one) for one in found))
 
 
 def _subject(desk: Desk, order: OrderGiven) -> str:

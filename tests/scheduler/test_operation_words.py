@@ -6,12 +6,19 @@ import io
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from scheduler.errors import OperatorError
 from scheduler.heartbeat import Heartbeat, OnItsWay, beat, last_beat
 from scheduler.progress import Follower, Said, Step
-from scheduler.render.operation import on_its_way_words, order_words, show_heartbeat, show_orders
+from scheduler.render.operation import (
+    on_its_way_words,
+    order_words,
+    show_heartbeat,
+    show_orders,
+    taken_back_words,
+)
 from scheduler.render.watch import keep_showing
 from scheduler.store.orders import Order, OrderKind
 from scheduler.store.records import Parked
@@ -39,6 +46,23 @@ def test_an_order_says_what_until_when_by_whom_and_why() -> None:
     show_orders(paper, (pause,), NOON)
     assert isinstance(paper.file, io.StringIO)
     assert paper.file.getvalue().startswith("Paused")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (OrderKind.PAUSE, "No longer paused: what is booked is carried out again"),
+        (OrderKind.PIN, "gpu-a is no longer pinned, and serves only while it is booked"),
+        (OrderKind.EVICT, "gpu-a is no longer kept down, and serves again while it is booked"),
+        (OrderKind.CORDON, "gpu-a takes models again"),
+        (OrderKind.DRAIN, "gpu-a is no longer emptied, and takes models again"),
+    ],
+)
+def test_an_order_that_is_taken_back_says_what_holds_instead(kind: OrderKind, words: str) -> None:
+    order = Order(kind=kind, subject="gpu-a", since=NOON)
+    assert taken_back_words(order) == f"{words}."
+    noted = order.model_copy(update={"by": "op@desk", "note": "new disks"})
+    assert taken_back_words(noted) == f"{words} (it was ordered by op@desk: new disks)."
 
 
 def test_everything_that_hinders_the_daemon_is_shown() -> None:

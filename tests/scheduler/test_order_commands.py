@@ -44,7 +44,9 @@ def test_pause_and_resume(ndif: Run, book: OrderBook) -> None:
     assert "Paused: nothing is changed until it is taken back" in paused.out
     assert "disk is being changed" in paused.out
     assert book.read().paused(datetime.now(UTC)) is not None
-    assert "Not any more" in ndif("resume").out
+    assert ndif("resume").out.startswith(
+        "No longer paused: what is booked is carried out again (it was ordered"
+    )
     assert book.read().orders == ()
     again = ndif("resume")
     assert (again.code, "was not paused" in again.err) == (1, True)

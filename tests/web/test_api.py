@@ -349,7 +349,8 @@ class TestOrders:
         assert (pin.kind, pin.subject, pin.until) == (OrderKind.PIN, "Qwen3-32B", NOW + timedelta(hours=2))
         assert (drain.kind, drain.subject, drain.until) == (OrderKind.DRAIN, "gpu-b", None)
         with client_of(desk, headers=BEARER) as client:
-            assert len(client.post("/api/v1/orders/resume").json()["words"]) == 1
+            (resumed,) = client.post("/api/v1/orders/resume").json()["words"]
+            assert resumed.startswith("No longer paused: what is booked is carried out again")
             assert client.post("/api/v1/orders/resume").json()["words"] == []
             assert client.post("/api/v1/orders/uncordon", json=ORDERS["uncordon"]).status_code == 200
         assert [one.kind for one in desk.orders.read().orders] == [OrderKind.PIN]
