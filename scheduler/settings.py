@@ -257,7 +257,6 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         frozen=True,
         extra="forbid",
-        cli_parse_args=False,
     )
 
     state_dir: Path = Field(Path("var"), description="Where the service keeps its files")
