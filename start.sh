@@ -10,7 +10,7 @@ Book language models in a calendar, and Ray Serve has them up when the event sta
   ./start.sh head            a cluster's head and the daemon (what the container runs)
   ./start.sh worker          one more node, which joins a head
   ./start.sh test [ARGS]     format, lint, types, package arrows, tests; ARGS go to pytest
-  ./start.sh COMMAND [ARGS]  any command of ndif-ray: plan, apply, status, run, settings, env
+  ./start.sh COMMAND [ARGS]  any other command: plan, apply, status, run, settings, env
   ./start.sh help            this text
 
 Examples
@@ -178,6 +178,12 @@ case ${1:-local} in
   *)
     [[ $# -gt 0 ]] || set -- local
     prepare demo
+    # what it tells people to type is called as they called this
+    if [[ -z ${NDIF_COMMAND:-} ]]; then
+      [[ $0 == */* ]] && called=$0 || called=./$0
+      printf -v NDIF_COMMAND %q "$called"
+    fi
+    export NDIF_COMMAND
     # -P: a folder named `scheduler` where the caller stands is not ours
     exec "$python" -P -m scheduler "$@"
     ;;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from calendars.called import command
 from calendars.reservation import Frozen, Reading
 from calendars.source import CalendarUnavailable
 
@@ -42,6 +43,6 @@ def booked(reading: Reading) -> Finding:
             step="bookings",
             outcome="note",
             found=f"{found}, and {wrong} event{' is' if wrong == 1 else 's are'} not understood",
-            remedy="“ndif-ray calendar check” says why.",
+            remedy=f"“{command('calendar check')}” says why.",
         )
     return Finding(step="bookings", outcome="ok", found=found)

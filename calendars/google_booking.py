@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from calendars.called import command
 from calendars.google_client import Conversation, GoogleClient
 from calendars.google_events import Target
 from calendars.google_failures import QUOTA_CODES, RATE_CODES, GoogleUnavailable
 from calendars.source import CalendarUnavailable, NewEvent, Scope
-
-_NOT_KNOWN = "Whether it arrived is not known: look with “ndif-ray calendar list” before doing it once more."
 
 
 class Cancellable(NamedTuple):
@@ -92,13 +91,13 @@ def _send(client: GoogleClient, operation: Callable[[Conversation], None]) -> No
     except GoogleUnavailable as error:
         if not error.transient or set(error.codes) & (RATE_CODES | QUOTA_CODES):
             raise
-        raise GoogleUnavailable(
-            error.reason, f"{error.remedy} {_NOT_KNOWN}", status=error.status, transient=True
-        ) from error
+        look = f"look with “{command('calendar list')}” before doing it once more."
+        remedy = f"{error.remedy} Whether it arrived is not known: {look}"
+        raise GoogleUnavailable(error.reason, remedy, status=error.status, transient=True) from error
 
 
 def unknown_key(calendar: str, key: str) -> CalendarUnavailable:
     """For a key that the last reading did not have."""
     return CalendarUnavailable(
-        f"The calendar {calendar} has no booking {key}.", "“ndif-ray calendar list” shows the keys."
+        f"The calendar {calendar} has no booking {key}.", f"“{command('calendar list')}” shows the keys."
     )

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import icalendar
 
 from calendars import ics_writing
+from calendars.called import command
 from calendars.event_text import MAX_TITLE_CHARACTERS, Problem, parse_event
 from calendars.ics_events import Event, EventFault, read_events
 from calendars.ics_location import display_name, fetch, local_path
@@ -169,7 +170,7 @@ class IcsCalendar:
             if found is None:
                 raise CalendarUnavailable(
                     f"The calendar {self.name} has no booking {key}.",
-                    "“ndif-ray calendar list” shows the keys.",
+                    f"“{command('calendar list')}” shows the keys.",
                 )
             return ics_writing.without(content or b"", found, self._default_zone)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 
+from calendars.called import command
 from calendars.finding import Finding, booked, failed
 from calendars.ics import IcsCalendar
 from calendars.source import CalendarUnavailable
@@ -38,7 +39,7 @@ def _writable(calendar: IcsCalendar) -> Finding:
         return Finding(
             step="writing",
             outcome="note",
-            found="it can only be read: “ndif-ray calendar book” cannot write to it",
+            found=f"it can only be read: “{command('calendar book')}” cannot write to it",
             remedy=f"Let this user write {path} and its folder, if that is wanted.",
         )
     return Finding(step="writing", outcome="ok", found="bookings can be made in it; it is not answered in")

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from calendars.called import command
 from scheduler import order_commands
 from scheduler.calendar_commands import calendar
 from scheduler.errors import OperatorError
@@ -42,8 +43,8 @@ app.add_command(calendar)
 app.add_command(keys)
 app.add_command(history)
 app.add_command(status)
-for command in order_commands.COMMANDS:
-    app.add_command(command)
+for order in order_commands.COMMANDS:
+    app.add_command(order)
 
 
 @app.command()
@@ -117,7 +118,7 @@ def main() -> None:
     started_in = _folder()
     os.chdir(Path(__file__).resolve().parent.parent)
     try:
-        code = app.main(standalone_mode=False, prog_name="ndif-ray", obj=started_in)
+        code = app.main(standalone_mode=False, prog_name=command(), obj=started_in)
     except OperatorError as problem:
         err.print(f"[red]Error:[/] {escape(problem.reason)}\n{escape(problem.remedy)}")
         code = Exit.ERROR

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from calendars.called import command
 from calendars.event_text import MAX_TITLE_CHARACTERS, Problem, parse_event, render_request
 from calendars.reservation import MAX_GPUS, MAX_PRIORITY, MAX_REPLICAS, Dtype, ModelRequest, Reservation
 from calendars.source import CalendarUnavailable, NewEvent
@@ -290,7 +291,7 @@ def _not_judged(booked: Reservation, judged: Judged) -> str:
         return f"Whether it can be met is not known: {judged.agenda.failing[booked.calendar].reason}"
     if booked.start >= judged.agenda.end:
         return "It lies beyond the horizon, and is judged when it comes nearer."
-    return "Planning has not heard of it yet; “ndif-ray calendar check” shows what it says."
+    return f"Planning has not heard of it yet; “{command('calendar check')}” shows what it says."
 
 
 def _described(chosen: desk.Chosen, agenda: Agenda) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from calendars.called import command
 from calendars.event_text import Problem, parse_event
 from calendars.event_values import EXAMPLE_MODEL
 from calendars.google import GoogleCalendar
@@ -301,7 +302,9 @@ def _nothing(agenda: Agenda, wanted: str) -> OperatorError:
         reason += f" Not read: {', '.join(agenda.failing)}."
     if meant:
         return OperatorError(reason, f"Perhaps one of these is meant:\n{_listed(meant)}")
-    return OperatorError(reason, "“ndif-ray calendar list” shows what is booked; --days looks further ahead.")
+    return OperatorError(
+        reason, f"“{command('calendar list')}” shows what is booked; --days looks further ahead."
+    )
 
 
 def _listed(events: Sequence[Event]) -> str:

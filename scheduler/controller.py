@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from loguru import logger
 from pydantic import ValidationError
 
+from calendars.called import command
 from calendars.reservation import Reading
 from calendars.source import CalendarSource
 from scheduler.amend import amended, held_back
@@ -261,7 +262,7 @@ class Controller:
             who = f" by {pause.by}" if pause.by else ""
             raise Paused(
                 f"Paused{who} since {pause.since:%Y-%m-%d %H:%M} UTC: nothing is changed.",
-                "Let it go on with ndif-ray resume.",
+                f"Let it go on with {command('resume')}.",
             )
         if self.doubtful:
             raise Vanished(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from calendars.called import command
 from scheduler.errors import OperatorError
 from scheduler.settings import Settings
 from serve_apps.gateway.database import TooNew
@@ -63,7 +64,7 @@ def require_keys(settings: Settings, now: datetime) -> Path | None:
     why = "keys are required" if serve.loopback_only else f"it listens on {serve.host}, beyond this machine"
     raise OperatorError(
         f"The gateway asks for keys because {why}, and there is no key yet.",
-        "Make one with ./start.sh keys add --mail YOU@EXAMPLE.ORG, with --trusted for whoever may run "
+        f"Make one with {command('keys add')} --mail YOU@EXAMPLE.ORG, with --trusted for whoever may run "
         "traced blocks; or leave NDIF_SERVE__HOST at 127.0.0.1.",
     )
 

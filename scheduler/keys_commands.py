@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from calendars.called import command
 from scheduler.errors import OperatorError
 from scheduler.keys import opened
 from scheduler.settings import load_settings
@@ -81,7 +82,7 @@ def revoke(key_id: str, as_json: bool) -> None:
     with opened(load_settings()) as store:
         key = store.revoke(key_id, datetime.now(UTC))
     if key is None:
-        raise OperatorError(f"There is no key {key_id!r}.", "See ./start.sh keys list for their ids.")
+        raise OperatorError(f"There is no key {key_id!r}.", f"See {command('keys list')} for their ids.")
     if as_json:
         out.out(json.dumps(_as_json(key)))
     else:

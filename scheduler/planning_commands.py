@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from enum import IntEnum
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from calendars.called import command
 from scheduler.controller import Controller, Stale
 from scheduler.decisions import Difference, differences
 from scheduler.errors import OperatorError
@@ -25,7 +27,7 @@ from scheduler.render.text import progress_line, show_plan
 from scheduler.render.timeline import show_timeline
 from scheduler.render.what_if import answer_json, show_answer
 from scheduler.saved_plans import read_plan, write_plan
-from scheduler.state_lock import StateLock
+from scheduler.state_lock import StateLock, holder
 from scheduler.types import DeploymentStatus, Plan
 from scheduler.what_if import Answer
 
@@ -137,8 +139,7 @@ def plan(
         write_plan(asking.plan, file)
     _print(asking, as_json, (hours or 24) if timeline or hours else None)
     if file and not as_json:
-        name = escape(str(file))
-        out.print(f"Kept in {name}. This does exactly that, or nothing: ndif-ray apply {name}")
+        out.print(escape(_kept(file)))
     if asking.plan.refused:
         return Exit.CANNOT_BE_PLACED
     return Exit.CHANGES if asking.plan.actions else Exit.NOTHING_TO_DO
@@ -185,6 +186,18 @@ def apply(folder: Path | None, /, file: Path | None, wait: bool, timeout: float,
     if failed:
         return Exit.ERROR
     return Exit.CANNOT_BE_PLACED if made.refused else Exit.NOTHING_TO_DO
+
+
+def _kept(file: Path) -> str:
+    settings = read_settings()
+    daemon = holder(settings.path(settings.state_dir))
+    if daemon:
+        return (
+            f"Kept in {file}, to be looked at: the daemon at work here (process {daemon}) does by itself "
+            "what is booked, and “apply” refuses beside it."
+        )
+    does = command(f"apply {shlex.quote(str(file))}")
+    return f"Kept in {file}. This does exactly that, or nothing: {does}"
 
 
 def _print(asked: Asked, as_json: bool, hours: float | None = None) -> None:
@@ -247,7 +260,7 @@ def _refuse(changed: tuple[Difference, ...], file: Path | None, then: Plan | Non
         f"[yellow]Nothing was done: since {escape(str(file))} was made, {made}, decisions have changed.[/]"
     )
     show_differences(out, changed)
-    out.print(f"Look again, and keep the new plan: ndif-ray plan --out {escape(str(file))}")
+    out.print(f"Look again, and keep the new plan: {escape(command(f'plan --out {shlex.quote(str(file))}'))}")
 
 
 def _follow(ours: Controller, timeout_seconds: float) -> bool:
@@ -264,5 +277,5 @@ def _follow(ours: Controller, timeout_seconds: float) -> bool:
         time.sleep(FOLLOW_SECONDS)
     raise OperatorError(
         f"Not everything serves after {timeout_seconds:.0f} s.",
-        "It may still come: look with ./start.sh status, and into Ray's dashboard for what Serve waits for.",
+        f"It may still come: look with {command('status')}, and into Ray's dashboard for what is waited for.",
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from calendars.called import command
 from scheduler.errors import OperatorError
 from scheduler.render.secrets import plan_without_secrets
 from scheduler.types import PLAN_VERSION, Plan
@@ -45,7 +46,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         OperatorError: the file cannot be read, is no plan, or is one of another version.
     """
-    again = "Make a new one with: ndif-ray plan --out FILE"
+    again = f"Make a new one with: {command('plan --out FILE')}"
     try:
         if path.stat().st_size > MAX_BYTES:
             raise OperatorError(f"{path} is larger than any plan.", again)

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from loguru import logger
 
+from calendars.called import command
 from calendars.reservation import Reading, Reservation
 from scheduler.board import View
 from scheduler.controller import Controller
@@ -125,7 +126,7 @@ class Supposer:
             except TimeoutError:
                 self._drop()
                 raise TooLong(
-                    f"No answer was found within {self._seconds:.0f} s.", "Ask ndif-ray plan --what-if."
+                    f"No answer was found within {self._seconds:.0f} s.", f"Ask {command('plan --what-if')}."
                 ) from None
             except (EOFError, OSError) as error:
                 self._drop()

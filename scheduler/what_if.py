@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from calendars.called import command
 from calendars.event_text import Problem, parse_event
 from calendars.reservation import ModelRequest, Reading, Reservation
 from scheduler.errors import OperatorError
@@ -45,14 +46,14 @@ class Answer:
                 return None
             start, end = earliest, earliest + (end - start)
         request, defaults = self.booking.request, ModelRequest(model=self.booking.request.model)
-        words = ["ndif-ray", "calendar", "book", request.model, "--from", _local(start), "--to", _local(end)]
+        words = ["calendar", "book", request.model, "--from", _local(start), "--to", _local(end)]
         for name in ("replicas", "dtype", "gpus", "accelerator", "priority", "revision", "task"):
             value = getattr(request, name)
             if value != getattr(defaults, name):
                 words += [f"--{name}", str(value)]
         for flag in ("trust_remote_code", "private"):
             words += [f"--{flag.replace('_', '-')}"] if getattr(request, flag) else []
-        return shlex.join(words)
+        return command(shlex.join(words))
 
 
 def booking_from(text: str, now: datetime) -> Reservation:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from calendars.called import command
 from scheduler.errors import OperatorError
 
 MAX_ENTRIES = 10_000
@@ -141,7 +142,7 @@ class Dashboard:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise ClusterUnavailable(
                 f"Ray's dashboard at {self.url} does not answer ({type(error).__name__}: {error}).",
-                "Start the cluster with ./start.sh, or say where it is with NDIF_RAY__DASHBOARD_URL.",
+                f"Start the cluster with {command('local')}, or say where it is: NDIF_RAY__DASHBOARD_URL.",
             ) from error
         if response.status_code in (401, 403):
             raise ClusterUnavailable(

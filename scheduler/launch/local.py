@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from calendars.called import command
 from scheduler.errors import OperatorError
 from scheduler.launch import ports
 from scheduler.launch.runtime import RuntimeFile
@@ -83,7 +84,7 @@ def write_calendar(settings: Settings, console: Console) -> None:
     if path.exists():
         say(console, f"The calendar {path} stays as you left it; delete it to get a fresh one.")
         if b"BEGIN:VEVENT" not in path.read_bytes():
-            booking = f"./start.sh calendar book {DEMO_TITLE} --from now --to +{DEMO_HOURS}h"
+            booking = command(f"calendar book {DEMO_TITLE} --from now --to +{DEMO_HOURS}h")
             say(console, f"Nothing is booked in it. From another terminal: {booking}")
         return
     now = datetime.now(UTC).replace(microsecond=0)

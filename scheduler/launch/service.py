@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
+from calendars.called import command
 from scheduler.errors import OperatorError
 from scheduler.keys import require_keys
 from scheduler.launch import ports
@@ -71,7 +72,7 @@ def start_calendar(settings: Settings, console: Console) -> None:
             f"The calendar cannot be written: {error}.", "Correct the permissions of the state directory."
         ) from error
     if written:
-        console.print(f"Wrote an empty calendar, {path}. Book with ./start.sh calendar book.", markup=False)
+        console.print(f"Wrote an empty calendar, {path}. Book with {command('calendar book')}.", markup=False)
 
 
 def run_worker(settings: Settings) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textwrap import indent
 
+from calendars.called import command
 from serve_apps.snippets import curl_snippet, nnsight_snippet
 
 
@@ -27,6 +28,6 @@ def welcome(url: str, model: str, calendar: str, hf_home: str, python: str, page
             nnsight_snippet(url, model, hf_home, python),
             *([f"See what is booked, and what becomes of it: {page}"] if page else []),
             f"Book something else: edit {calendar}\n"
-            + indent("./start.sh plan  tells what that will do; Ctrl-C here stops everything.", "  "),
+            + indent(f"{command('plan')}  tells what that will do; Ctrl-C here stops everything.", "  "),
         ]
     )

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from calendars.called import command
 from scheduler.cluster.node import DeviceKind
 from scheduler.render.memory import bar, held
 from scheduler.render.refusals import around
@@ -41,7 +42,8 @@ def show_status(
     page: str | None = None,
 ) -> None:
     """Print who works, what serves, what comes and what there is; ``page`` is where the daemon's page is."""
-    at_work = f"at work (process {daemon})" if daemon else "[yellow]not running[/]: start it with ./start.sh"
+    start = f"[yellow]not running[/]: start it with {escape(command('local'))}"
+    at_work = f"at work (process {daemon})" if daemon else start
     console.print(f"[bold]Daemon[/]   {at_work}")
     console.print(f"[bold]Gateway[/]  {url}  {_gateway(gateway)}")
     if daemon and page:
@@ -104,7 +106,7 @@ def _cannot_be_met(console: Console, plan: Plan) -> None:
         for line in [*filter(None, [verdict.reason.remedy]), *islice(around(verdict, plan.at), AROUND_SHOWN)]:
             console.print(f"    {escape(line)}", soft_wrap=True)
     if (more := len(plan.refused) - REFUSED_SHOWN) > 0:
-        console.print(f"  and {more} more; ndif-ray plan has them")
+        console.print(f"  and {more} more; {command('plan')} has them")
 
 
 def _nodes(console: Console, observed: Observed) -> None:

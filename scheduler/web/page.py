@@ -16,6 +16,7 @@ from fastapi import APIRouter, Cookie, Query
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
+from calendars.called import command
 from scheduler.errors import OperatorError
 from scheduler.moments import SystemZone
 from scheduler.render.sentences import duration, moment, size, stopped
@@ -140,6 +141,7 @@ def _frame(desk: Desk, reader: Sight, zoom: Zoom) -> dict[str, Any]:
     now = desk.clock()
     return {
         "now": now,
+        "command": command,
         "zone": _zone_name(reader.zone, now),
         "zoom": zoom,
         "zooms": {"day": "Day", "3days": "3 days", "week": "Week"},

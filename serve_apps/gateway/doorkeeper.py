@@ -156,7 +156,7 @@ def is_public(path: str) -> bool:
 
 def _stranger(path: str, key: str | None) -> ASGIApp:
     """401 or 403, as each kind of client expects it."""
-    where = "Ask this service's operator for one (ndif-ray keys add)"
+    where = "Ask this service's operator for one (made with “keys add”)"
     if key is None:
         text = f"A key is needed here. {where}, and set NDIF_API_KEY, or api_key in OpenAI's client."
         return error_response(401, text, "missing_api_key", headers={"WWW-Authenticate": "Bearer"})

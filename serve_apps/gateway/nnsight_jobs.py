@@ -260,7 +260,7 @@ def refuse_untrusted(http: Request, args: GatewayArgs) -> None:
             raise HTTPException(
                 403,
                 "Traced blocks run code here, and this key is not trusted with that. The operator can make "
-                "one that is: ndif-ray keys add --trusted.",
+                "one that is, with “keys add --trusted”.",
             )
         return
     if not _is_loopback(http.url.hostname):

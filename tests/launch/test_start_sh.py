@@ -17,6 +17,7 @@ VERBS = ("local", "head", "worker", "test", "plan", "apply", "status", "run", "h
 
 STUB = r"""#!/bin/bash
 printf '%s|' "$@" >>"$CALLS"; echo "PYTHONPATH=${PYTHONPATH-unset}" >>"$CALLS"
+printf %s "${NDIF_COMMAND-}" >"$CALLS.command"
 case "$1 $2" in
   "-m venv") mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
   "-m pip")
@@ -90,6 +91,24 @@ def test_without_a_verb_it_is_local(project: Project) -> None:
 def test_anything_else_goes_to_the_command_line_as_it_is(project: Project) -> None:
     project.run("plan", "--at", "2030-01-01 10:00", "")
     assert project.calls[-1].startswith("-P|-m|scheduler|plan|--at|2030-01-01 10:00||PYTHONPATH")
+
+
+@pytest.mark.parametrize("called", ["./start.sh", "start.sh", "the project/start.sh", "{root}/start.sh"])
+def test_commands_are_told_how_they_were_called(project: Project, called: str) -> None:
+    """As it can be typed again, in the folder where it was."""
+    called = called.format(root=project.root)
+    folder = project.root.parent if called.startswith("the project") else project.root
+    environment = project.environment
+    subprocess.run(
+        ["bash", called, "plan"], env=environment, cwd=folder, capture_output=True, timeout=60, check=True
+    )
+    named = project.calls_file.with_suffix(".command").read_text()
+    again = subprocess.run(
+        f"{named} help", shell=True, cwd=folder, env=environment, capture_output=True, timeout=60
+    )
+    assert again.returncode == 0 and b"./start.sh" in again.stdout
+    assert project.run("plan", NDIF_COMMAND="ours").returncode == 0
+    assert project.calls_file.with_suffix(".command").read_text() == "ours"
 
 
 def test_the_exit_status_is_that_of_the_command(project: Project) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from calendars.called import VARIABLE
 from scheduler import calendar_desk
 from scheduler.__main__ import main
 from scheduler.controller import Controller
@@ -43,7 +44,7 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A service of one's own, in Berlin, without Ray."""
-    for name in ("SCHEDULING_GOOGLE_CALENDAR_ID", "SCHEDULING_GOOGLE_CREDS_PATH", "HF_HOME"):
+    for name in ("SCHEDULING_GOOGLE_CALENDAR_ID", "SCHEDULING_GOOGLE_CREDS_PATH", "HF_HOME", VARIABLE):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "models.yml").write_text(CATALOG)
     for name, value in {

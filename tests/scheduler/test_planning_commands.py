@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,11 +12,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from calendars.called import VARIABLE, command
 from scheduler.__main__ import main
 from scheduler.controller import Controller, Stale
 from scheduler.decisions import differences
 from scheduler.render.schema import plan_schema, plan_schema_text
-from scheduler.settings import ROOT
+from scheduler.settings import ROOT, load_settings
+from scheduler.state_lock import StateLock
 from scheduler.types import PLAN_VERSION, DeploymentStatus, Observed, Plan
 from tests.scheduler.builders import booking, carried_out, cluster, deployed, gpus, known, planned
 from tests.scheduler.calendar_cli import Ran, hours
@@ -274,6 +277,28 @@ def test_a_saved_plan_is_applied_while_its_decisions_stand(cli: Cli, home: Path,
     assert cli("apply", "plan.json", "--no-wait").code == 3, "done; what was booked since cannot be met"
     assert len(there.applied) == 1
     assert cli("apply", "plan.json", "--no-wait").code == 3, "it is done already, which is no difference"
+
+
+def test_beside_a_daemon_a_saved_plan_is_to_be_looked_at(cli: Cli, home: Path, there: Cluster) -> None:
+    book(home, ("Small", -1, 5, ""))
+    with StateLock(load_settings()):
+        kept = cli("plan", "--out", "plan.json").out.replace("\n", "")
+        assert cli("apply", "plan.json").code == 1
+    assert f"the daemon at work here (process {os.getpid()}) does by itself what is booked" in kept
+    assert "ndif-ray apply" not in kept
+
+
+def test_what_is_to_be_typed_is_named_as_the_command_was_called(
+    cli: Cli, home: Path, there: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book(home, ("Small", -1, 5, ""))
+    monkeypatch.setenv(VARIABLE, "./start.sh")
+    assert f"./start.sh apply {home / 'plan.json'}" in cli("plan", "--out", "plan.json").out.replace("\n", "")
+    assert cli("plan", "--help").out.startswith("Usage: ./start.sh plan")
+    monkeypatch.delenv(VARIABLE)
+    assert command("plan") == "ndif-ray plan"
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "scheduler" / "__main__.py"), "plan"])
+    assert command() == "python -m scheduler"
 
 
 def test_a_saved_plan_is_not_applied_when_decisions_changed(cli: Cli, home: Path, there: Cluster) -> None:

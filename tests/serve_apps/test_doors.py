@@ -156,7 +156,7 @@ class TestTrust:
             client.websocket_connect("/subscribe") as socket,
         ):
             answer = post_job(client, session_id=socket.receive_json()["session_id"])
-            assert answer.status_code == 401 and "ndif-ray keys add" in answer.json()["detail"]
+            assert answer.status_code == 401 and "“keys add”" in answer.json()["detail"]
 
     def test_strangers_hold_a_bounded_number_of_websockets(
         self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
