@@ -42,7 +42,7 @@ from tests.google_server import CalendarHandle, FakeClock, GoogleServer, google_
 from tests.ray_cluster import environment
 from tests.simulation.fake_ray import FakeRay, fake_ray
 from tests.simulation.jobs import SimulatedJobs
-from tests.simulation.stand_ins import StepsInPlace, dashboard_at_hand
+from tests.simulation.stand_ins import DashboardAtHand, StepsInPlace
 
 MODELS = {"phi": 8.0, "llama": 16.0, "qwen": 60.0, "mistral": 14.0, "giant": 900.0}
 """What people here book: alias and GiB of weights; the repo id is ``lab/ALIAS``."""
@@ -94,7 +94,7 @@ class World:
             steady=lambda: self.clock().timestamp(),
             jobs=self._jobs,
             calendars=partial(calendar_sources, google=HurriedCalendar),
-            dashboard=None if self.over_http else dashboard_at_hand(self.ray, self.settings),
+            dashboard=None if self.over_http else DashboardAtHand(self.ray, self.settings),
             console=Console(file=io.StringIO(), force_terminal=False),
             board=self.board,
             meter=self.meter,

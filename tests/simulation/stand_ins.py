@@ -2,7 +2,7 @@
 
 `FakeCalendar` obeys `calendars.source.CalendarSource` and `calendars.write_back.AnswersBack`, `FakeCockpit`
 obeys `scheduler.controller.Cockpit`. What the cockpit answers is what `fake_ray` answers over HTTP, which is
-held against Ray itself in ``test_fake_ray.py``; so is `dashboard_at_hand`, the product's own client without
+held against Ray itself in ``test_fake_ray.py``; so is `DashboardAtHand`, the product's own client without
 the HTTP.
 """
 
@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import cache
 from typing import Any, cast
 
 import httpx
@@ -49,27 +50,29 @@ class StepsInPlace(Steps):
         return result
 
 
-class AtHand:
-    """Stands for the `httpx.Client` of a `Dashboard`: asks a `FakeRay` in this process."""
+class DashboardAtHand(Dashboard):
+    """The product's client on a `FakeRay`, without a wire: HTTP would take most of a simulated pass."""
+
+    def __init__(self, ray: FakeRay, settings: Settings) -> None:
+        self.url = ray.url
+        self._token_path = settings.token_file
+        self._client = cast("httpx.Client", _AtHand(ray))
+
+
+class _AtHand:
+    """Stands for an `httpx.Client`: asks a `FakeRay` in this process."""
 
     def __init__(self, ray: FakeRay) -> None:
         self._ray = ray
+        self._request = cache(lambda method, path: httpx.Request(method, ray.url + path))
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         status, content = self._ray.answer(method, path, json.dumps(options.get("json")).encode())
         text = content if isinstance(content, str) else json.dumps(content)
-        return httpx.Response(status, text=text, request=httpx.Request(method, self._ray.url + path))
+        return httpx.Response(status, content=text.encode(), request=self._request(method, path))
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def dashboard_at_hand(ray: FakeRay, settings: Settings) -> Dashboard:
-    """The product's client on a `FakeRay`, without a wire: HTTP would take most of a simulated pass."""
-    made = Dashboard(ray.url, settings.token_file, settings.ray.timeout_seconds)
-    made.close()
-    made._client = cast("httpx.Client", AtHand(ray))
-    return made
 
 
 class FakeCalendar:

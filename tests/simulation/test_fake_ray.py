@@ -24,7 +24,7 @@ from tests.google_server import FakeClock
 from tests.ray_cluster import RayCluster, wait_until
 from tests.simulation.fake_ray import FakeRay, fake_ray
 from tests.simulation.fake_serve import Needs
-from tests.simulation.stand_ins import FakeCockpit, dashboard_at_hand
+from tests.simulation.stand_ins import DashboardAtHand, FakeCockpit
 
 START = datetime(2026, 3, 25, 8, 0, tzinfo=UTC)
 MODEL = f"{contract.MODEL_APPLICATION_PREFIX}contract"
@@ -142,7 +142,7 @@ def in_place(ray: FakeRay, clock: FakeClock, fake: Cluster) -> Cluster:
 def at_hand(ray: FakeRay, fake: Cluster, tmp_path: Path) -> Cluster:
     """The product's client without a network between, as the worlds of `harness` have it."""
     settings = Settings(state_dir=tmp_path, ray={"dashboard_url": ray.url})
-    return Cluster(dashboard_at_hand(ray, settings), fake.wait)
+    return Cluster(DashboardAtHand(ray, settings), fake.wait)
 
 
 @pytest.fixture(params=["fake", "in_place", "at_hand", pytest.param("real", marks=pytest.mark.ray)])

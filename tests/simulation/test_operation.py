@@ -22,7 +22,7 @@ OPTIONS = {"poll_seconds": 600.0, "load_seconds": 8.0}
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[World]:
     """Phi is booked from ten to twelve and serves; llama from eleven to one; it is half past ten."""
-    with world(tmp_path, "2026-03-25T08:00", **OPTIONS) as found:  # type: ignore[arg-type]
+    with world(tmp_path, "2026-03-25T09:50", **OPTIONS) as found:  # type: ignore[arg-type]
         found.calendar.add("phi", "2026-03-25T10:00", "2026-03-25T12:00", id="running")
         found.calendar.add("llama", "2026-03-25T11:00", "2026-03-25T13:00", id="later0")
         found.run_until("2026-03-25T10:30")

@@ -28,7 +28,7 @@ def test_a_stormy_day(seed: int, tmp_path: Path) -> None:
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[World]:
     """Two bookings, of which one serves; at ten o'clock."""
-    with world(tmp_path, "2026-03-25T08:00", **BACKGROUND) as found:  # type: ignore[arg-type]
+    with world(tmp_path, "2026-03-25T08:50", **BACKGROUND) as found:  # type: ignore[arg-type]
         found.calendar.add("phi", "2026-03-25T09:00", "2026-03-25T12:00", id="running")
         found.calendar.add("llama", "2026-03-25T14:00", "2026-03-25T16:00", id="later0")
         found.run_until("2026-03-25T10:00")
