@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import tzinfo
+from datetime import datetime, tzinfo
+from heapq import merge
+from operator import itemgetter
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,8 +14,28 @@ from rich.markup import escape
 from scheduler.progress import ON_ITS_WAY, Progress, Step
 from scheduler.render.refusals import NODES_SHOWN, around, broken, late, lateness, node_lines, titles
 from scheduler.render.secrets import without_secrets
-from scheduler.render.sentences import answer, duration, gpus, listed, moment, offers, sentence, size, stopped
-from scheduler.types import Action, ActionKind, Candidacy, NodeAnswer, Plan, ReasonCode, Verdict, VerdictState
+from scheduler.render.sentences import (
+    answer,
+    duration,
+    gpus,
+    listed,
+    moment,
+    offers,
+    sentence,
+    size,
+    stopped,
+)
+from scheduler.types import (
+    Action,
+    ActionKind,
+    Candidacy,
+    NodeAnswer,
+    Plan,
+    ReasonCode,
+    Stay,
+    Verdict,
+    VerdictState,
+)
 
 SYMBOLS = {
     ActionKind.UNDEPLOY: ("-", "red"),
@@ -199,25 +222,45 @@ def _kept(console: Console, plan: Plan, zone: tzinfo | None) -> None:
 
 
 def _coming(console: Console, plan: Plan, zone: tzinfo | None) -> None:
-    lines = [*_later_steps(plan, zone), *_later_bookings(plan, zone)]
+    lines = [line for _, line in merge(_later_steps(plan, zone), _fewer(plan, zone), key=itemgetter(0))]
+    lines += _later_bookings(plan, zone)
     for line in lines[:UPCOMING_SHOWN]:
         console.print(f"[dim]  next: {escape(line)}[/]")
     if len(lines) > UPCOMING_SHOWN:
         console.print(f"[dim]  and {len(lines) - UPCOMING_SHOWN} more after that; --json has them[/]")
 
 
-def _later_steps(plan: Plan, zone: tzinfo | None) -> Iterator[str]:
+def _later_steps(plan: Plan, zone: tzinfo | None) -> Iterator[tuple[datetime, str]]:
     for step in plan.upcoming:
         at = moment(step.at, plan.at, zone)
         name = f"{step.model.name} x {step.replicas}" if step.replicas > 1 else step.model.name
         if step.kind is ActionKind.UNDEPLOY:
-            yield f"{at} - {name} leaves {step.node}"
+            yield step.at, f"{at} - {name} leaves {step.node}"
             continue
         until = f" until {moment(step.until, plan.at, zone)}" if step.until else ""
         late_by = f", late by {duration(step.late_seconds)}" if step.late_seconds > 0 else ""
         room = f" ({titles(step.held_by)} in its room until {at})" if step.held_by else ""
         by = moment(step.done_by, plan.at, zone)
-        yield f"{at} + {name} to {step.node}, to serve from {by}{until}{late_by}{room}"
+        yield step.at, f"{at} + {name} to {step.node}, to serve from {by}{until}{late_by}{room}"
+
+
+def _fewer(plan: Plan, zone: tzinfo | None) -> Iterator[tuple[datetime, str]]:
+    """The replicas that go where others of their model stay: no step of its own, the model goes on."""
+    names = {one.model.key: one.model.name for one in plan.verdicts if one.model}
+    stays: dict[tuple[str, str], list[Stay]] = defaultdict(list)
+    for stay in plan.promises.stays:
+        stays[stay.model, stay.node].append(stay)
+    found: list[tuple[datetime, str]] = []
+    for (model, node), group in stays.items():
+        change = Counter(one.start for one in group)
+        change.subtract(one.end for one in group)
+        there = 0
+        for at in sorted(change) if len(group) > 1 else ():
+            before, there = there, there + change[at]
+            if 0 < there < before and at > plan.at:
+                words = f"~ {names.get(model, model)} on {node}, replicas {before} -> {there}"
+                found.append((at, f"{moment(at, plan.at, zone)} {words}"))
+    yield from sorted(found)
 
 
 def _later_bookings(plan: Plan, zone: tzinfo | None) -> Iterator[str]:

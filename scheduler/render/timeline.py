@@ -180,8 +180,17 @@ def _drawn(bar: Bar, axis: Axis, width: int) -> str:
     left = "<" if bar.start < axis.start else "["
     right = ">" if bar.end > axis.end else ")"
     inner = width - 2
-    label = "" if _beside(bar, axis) else _cut(bar.label, inner)
+    label = "" if _beside(bar, axis) else _fit(bar.label, inner)
     return left + label.ljust(inner, FILL[bar.kind]) + right
+
+
+def _fit(label: str, width: int) -> str:
+    """A label of a bar, cut within its name: the number of replicas at its end stays."""
+    name, times, count = label.rpartition(" x")
+    end = f"{times}{count}" if name and count.isdigit() else ""
+    if not end or len(label) <= width or width < len(end) + 3:
+        return _cut(label, width)
+    return _cut(name, width - len(end)) + end
 
 
 def _cut(text: str, width: int) -> str:

@@ -154,14 +154,14 @@ def _stays(shown: Shown, plan: Plan, by_id: Mapping[str, BookingShown]) -> Itera
         (one.model.key, one.node) for one in plan.actions if one.kind is ActionKind.DEPLOY and one.model
     }
     loading = _loading(plan)
-    for stay in _together(plan.promises.stays):
+    for stay, replicas in _together(plan.promises.stays):
         verdicts = [one for event in stay.events for one in by_event[event]]
         found = [by_id[booking_id(one)] for one in verdicts if booking_id(one) in by_id]
         loads_from, late_seconds = loading.get((stay.model, stay.node, stay.start), (None, 0.0))
         begins = min(stay.end, stay.start + timedelta(seconds=late_seconds))
         if stay.start <= plan.at and (stay.model, stay.node) not in coming:
             begins = min([stay.start, *(one.start for one in verdicts if one.start)])
-        yield stay.node, _of_stay(stay, begins, loads_from, found)
+        yield stay.node, _of_stay(stay, replicas, begins, loads_from, found)
     promised = {(stay.model, stay.node) for stay in plan.promises.stays}
     for placement in plan.placements:
         if placement.identity not in promised:
@@ -169,7 +169,7 @@ def _stays(shown: Shown, plan: Plan, by_id: Mapping[str, BookingShown]) -> Itera
             yield (
                 placement.node,
                 Bar(
-                    label=short(name),
+                    label=short(name) + (f" x{placement.replicas}" if placement.replicas > 1 else ""),
                     state="lingers",
                     start=min(placement.target.start, plan.at),
                     end=max(placement.target.until, plan.at),
@@ -193,27 +193,30 @@ def _loading(plan: Plan) -> Mapping[tuple[str, str, datetime], tuple[datetime, f
     return found
 
 
-def _together(stays: Iterable[Stay]) -> Iterator[Stay]:
-    """Replicas that are on one node at the same time, for the same bookings, as one."""
-    devices: dict[Stay, float] = defaultdict(float)
+def _together(stays: Iterable[Stay]) -> Iterator[tuple[Stay, int]]:
+    """Replicas that are on one node at the same time, for the same bookings, as one; and how many."""
+    devices: dict[Stay, list[float]] = defaultdict(list)
     for one in stays:
-        devices[replace(one, devices=0.0, lane=None)] += one.devices
-    for stay, count in devices.items():
-        yield replace(stay, devices=count)
+        devices[replace(one, devices=0.0, lane=None)].append(one.devices)
+    for stay, each in devices.items():
+        yield replace(stay, devices=sum(each)), len(each)
 
 
-def _of_stay(stay: Stay, begins: datetime, loads_from: datetime | None, found: list[BookingShown]) -> Bar:
+def _of_stay(
+    stay: Stay, replicas: int, begins: datetime, loads_from: datetime | None, found: list[BookingShown]
+) -> Bar:
     first = found[0] if found else None
     title = first.title if first else "Booked"
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     model = f": {first.model}" if first and first.model and first.model != first.title else ""
     return Bar(
-        label=f"{title}{more}",
+        label=f"{title}{more}" + (f" x{replicas}" if replicas > 1 else ""),
         state=_colour(first),
         start=begins,
         end=stay.end,
         target=first.id if first else "",
-        says=f"{title}{more}{model}, {first.state.value if first else 'booked'} on {stay.node}",
+        says=f"{title}{more}{model}, {first.state.value if first else 'booked'} on {stay.node}"
+        + (f", {replicas} replicas" if replicas > 1 else ""),
         devices=stay.devices,
         loads_from=loads_from if loads_from and loads_from < begins else None,
     )

@@ -109,6 +109,18 @@ def test_removals_come_first_and_drift_stands_apart() -> None:
     assert symbols == ["-", "+", "!", "!", "!", "!", "!", "#", "!"]
 
 
+def test_a_replica_that_goes_while_another_stays_is_told_among_what_comes_next() -> None:
+    long, short = booking("org/a", 0, 4, key="1"), booking("org/a", 0, 2, key="2", replicas=2)
+    plan = planned([long, short, booking("org/b", 1, 3)], cluster(gpus("x", 4, 80)), known(a=70, b=7))
+    coming = [line.strip() for line in text(plan).splitlines() if "next:" in line]
+    assert coming == [
+        "next: 12:58 + org/b to x, to serve from 13:00 until 15:00",
+        "next: 14:00 ~ org/a on x, replicas 2 -> 1",
+        "next: 15:00 - org/b leaves x",
+        "next: 16:00 - org/a leaves x",
+    ]
+
+
 def test_a_plan_of_a_thousand_refusals_is_not_a_thousand_paragraphs() -> None:
     plan = eventful_plan()
     (huge,) = (one for one in plan.verdicts if one.title == "huge")

@@ -70,6 +70,13 @@ def test_no_line_is_wider_than_the_terminal(make: object, hours: float, width: i
     assert max(map(len, lines[:-3])) <= width
 
 
+@pytest.mark.parametrize(("hours", "says"), [(12.0, ") a-model-of-a-long-name x2"), (3.0, "… x2)")])
+def test_two_replicas_are_told_where_the_name_is_cut_too(hours: float, says: str) -> None:
+    name = "a-model-of-a-long-name"
+    plan = planned([booking(f"org/{name}", 2, 3, replicas=2)], cluster(gpus("x", 2, 80)), known(**{name: 70}))
+    assert says in drawn(plan, hours, 60)
+
+
 def test_the_present_is_one_column_in_every_row() -> None:
     lines = drawn(crowded_plan(), 12, 120).splitlines()
     columns = {line.index(NOW) for line in lines if NOW in line and "now" not in line}

@@ -31,6 +31,13 @@ def bars(found: Timeline, row: str) -> dict[str, Bar]:
     return {bar.label: bar for one in found.rows if one.name == row for bar in one.bars}
 
 
+def test_replicas_that_are_together_are_counted(tmp_path: Path) -> None:
+    found = drawn(tmp_path, week())
+    (bar,) = (one for row in found.rows for one in row.bars if one.label.startswith("gpt2 for"))
+    assert bar.label == "gpt2 for the tutorial x4"
+    assert bar.says.endswith(", 4 replicas")
+
+
 def test_past_day_to_next_week(tmp_path: Path) -> None:
     found = drawn(tmp_path, [])
     assert (found.start, found.end) == (NOW - timedelta(days=1), NOW + timedelta(days=7))
