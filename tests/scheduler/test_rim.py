@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -251,6 +252,41 @@ def test_a_second_daemon_on_a_state_directory_is_told_who_has_it(
     with StateLock(settings):
         assert holder(tmp_path) is not None
     assert holder(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "inside", "after", "told"),
+    [
+        (0o755, ["daemon.lock", "promises.json"], 0o700, 1),
+        (0o775, ["calendar.ics"], 0o700, 1),
+        (0o777, [], 0o700, 1),
+        (0o700, ["daemon.lock"], 0o700, 0),
+        (0o755, ["of-somebody-else"], 0o755, 0),
+        (0o1777, ["daemon.lock"], 0o1777, 0),
+    ],
+    ids=["of an earlier version", "prepared", "made by hand", "closed", "for others too", "like /tmp"],
+)
+def test_a_state_directory_is_closed_to_others_and_that_is_told_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: list[str],
+    mode: int,
+    inside: list[str],
+    after: int,
+    told: int,
+) -> None:
+    folder = tmp_path / "var"
+    folder.mkdir()
+    for name in inside:
+        (folder / name).touch()
+    folder.chmod(mode)
+    monkeypatch.setenv("NDIF_STATE_DIR", str(folder))
+    with StateLock(load_settings()):
+        assert stat.S_IMODE(folder.stat().st_mode) == after
+    if told:
+        with StateLock(load_settings()):
+            pass
+    assert len([line for line in said if "open to other users" in line]) == told
 
 
 def test_a_state_directory_that_cannot_be_made_is_an_error_in_words(
