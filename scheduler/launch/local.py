@@ -14,7 +14,7 @@ from calendars.called import command
 from scheduler.errors import OperatorError
 from scheduler.launch import ports
 from scheduler.launch.runtime import RuntimeFile
-from scheduler.launch.service import ending_quietly, head_running, new_console, run_daemon
+from scheduler.launch.service import ending_quietly, head_running, new_console, run_daemon, settle_keys
 from scheduler.launch.welcome import welcome
 from scheduler.settings import Settings
 from scheduler.state_lock import StateLock
@@ -27,12 +27,13 @@ def run_local(settings: Settings) -> int:
     """Prepare the demo, start Ray and run the daemon until Ctrl-C; then stop all that was started.
 
     Raises:
-        OperatorError: the state directory is in use, the demo model cannot be had, or Ray does not
-            start. Nothing is left running.
+        OperatorError: the state directory is in use, the gateway would be open without anybody having a
+            key, the demo model cannot be had, or Ray does not start. Nothing is left running.
     """
     console = new_console()
     with StateLock(settings), ending_quietly(console):
         RuntimeFile(settings.runtime_file).clear_leftovers()
+        settle_keys(settings, console)
         prepare_demo(settings, console)
         settings = take_ports(settings, console)
         write_calendar(settings, console)

@@ -36,7 +36,8 @@ def run_head(settings: Settings) -> int:
     """Run a cluster's head and the daemon until SIGTERM or Ctrl-C.
 
     Raises:
-        OperatorError: the state directory is in use, a port is taken, or Ray does not start.
+        OperatorError: the state directory is in use, a port is taken, the gateway would be open without
+            anybody having a key, or Ray does not start.
     """
     console = console_of_the_service(settings.log)
     with StateLock(settings), ending_quietly(console):
@@ -45,10 +46,22 @@ def run_head(settings: Settings) -> int:
         if settings.ray.host in ports.LOOPBACK:
             console.print("Listening on loopback only: for workers to join, set HOST_IP to an address of")
             console.print("this machine that they reach (or to 0.0.0.0, and Ray finds it).")
+        settle_keys(settings, console)
         start_calendar(settings, console)
         with head_running(settings, console):
             run_daemon(settings, console)
     return 0
+
+
+def settle_keys(settings: Settings, console: Console) -> None:
+    """Make sure that somebody has a key where the gateway asks for one; before anything else is made.
+
+    Raises:
+        OperatorError: nobody has one, and nobody is to get a first one.
+    """
+    if made := require_keys(settings, datetime.now(UTC)):
+        say = f"Made the first key of the gateway, for {settings.serve.first_key_for}; it is in {made}."
+        console.print(say, markup=False)
 
 
 def start_calendar(settings: Settings, console: Console) -> None:
@@ -115,11 +128,8 @@ def head_running(settings: Settings, console: Console) -> Iterator[None]:
     """A Ray head runs inside, and its note lies in the state directory.
 
     Raises:
-        OperatorError: the gateway would be open without anybody having a key, or Ray does not start.
+        OperatorError: Ray does not start.
     """
-    if made := require_keys(settings, datetime.now(UTC)):
-        say = f"Made the first key of the gateway, for {settings.serve.first_key_for}; it is in {made}."
-        console.print(say, markup=False)
     note = RuntimeFile(settings.runtime_file)
     node = RayHead(settings, console, on_spawned=lambda ray: note.write(port_settings(settings), ray))
     try:

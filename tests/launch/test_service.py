@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from scheduler.errors import OperatorError
+from scheduler.launch import local, ports, service
 from scheduler.launch.service import start_calendar
-from scheduler.settings import load_settings
+from scheduler.settings import Settings, load_settings
 from scheduler.store.history import FILE as HISTORY
 
 
@@ -42,3 +44,16 @@ def test_a_folder_that_takes_no_calendar_is_said(tmp_path: Path, console: Consol
     (tmp_path / "file").write_text("")
     with pytest.raises(OperatorError, match="cannot be written"):
         start_calendar(load_settings(state_dir=tmp_path / "file"), console)
+
+
+@pytest.mark.parametrize("start", [service.run_head, local.run_local])
+def test_nothing_is_made_where_the_gateway_would_be_open_and_nobody_has_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[[Settings], int]
+) -> None:
+    monkeypatch.setattr(ports, "require", lambda wanted: None)
+    monkeypatch.setattr(local, "prepare_demo", lambda settings, console: (tmp_path / "demo").touch())
+    settings = load_settings(state_dir=tmp_path / "var", serve={"host": "0.0.0.0"})
+    with pytest.raises(OperatorError, match="there is no key yet"):
+        start(settings)
+    assert not (tmp_path / "var" / "calendar.ics").exists()
+    assert not (tmp_path / "demo").exists()
