@@ -183,11 +183,10 @@ def _directory(
     ]
     there = {(one.names, one.start, one.end) for one in told}
     kept = [one for one in directory.announcements if (one.names, one.start, one.end) not in there]
-    return directory.model_copy(
-        update={
-            "routes": tuple(one for one in directory.routes if one.model.key not in parked),
-            "announcements": (*kept, *told[: max(0, MAX_ANNOUNCEMENTS - len(kept))]),
-        }
+    # a copy would keep the version that was reckoned for the other content
+    return Directory(
+        routes=tuple(one for one in directory.routes if one.model.key not in parked),
+        announcements=(*kept, *told[: max(0, MAX_ANNOUNCEMENTS - len(kept))]),
     )
 
 

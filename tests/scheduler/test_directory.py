@@ -18,6 +18,7 @@ from scheduler.types import (
     Catalog,
     CatalogEntry,
     Checkpoint,
+    Directory,
     Observed,
     Plan,
     ReasonCode,
@@ -216,6 +217,7 @@ def test_the_gateway_is_told_of_bookings_that_planning_could_not_size_or_may_not
     assert (announced.names, announced.private_to) == (("org/a", "ay"), (ADA,))
     assert (announced.refused and announced.refused.code) == code
     assert [action.reason.code for action in plan.actions] == [ReasonCode.ROUTES_CHANGED]
+    assert plan.directory.version == Directory(announcements=(announced,)).version != Directory().version
 
 
 def test_a_refused_booking_is_announced_with_when_it_would_fit() -> None:
