@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import pytest
 from loguru import logger
 
+from tests import examples
 from tests.ray_cluster import RayCluster, running_ray_cluster
+
+examples.register()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from benchmarks.placement.measure import POLICIES
 from benchmarks.placement.synthetic import synthetic_week
 from benchmarks.placement.traces import openb, philly
 from tests.benchmarks.small import Booking, instance, result
+from tests.examples import examples
 
 NODES = [(2, 80), (1, 40)]
 bookings = st.builds(
@@ -52,7 +53,7 @@ def best(given: Instance) -> float:
     return most
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(st.lists(bookings, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_neither_the_bound_nor_any_prices_are_below_the_best(found: list[Booking], luck) -> None:
     tried = instance(NODES, *found)

@@ -15,6 +15,7 @@ from calendars.ics import IcsCalendar
 from calendars.reservation import Misunderstood
 from calendars.source import CalendarUnavailable
 from tests.calendars.texts import GOOD, MODEL, at, calendar, event, read, times
+from tests.examples import examples
 
 Test = Callable[[Path], None]
 TESTED: set[str] = set()
@@ -583,7 +584,9 @@ LINES = st.sampled_from(
 
 
 @given(st.lists(st.lists(LINES, max_size=8), min_size=1, max_size=3))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(60)
+)
 def test_whatever_is_in_the_events_hides_nothing(tmp_path: Path, blocks: list[list[str]]) -> None:
     reading = read(tmp_path, CUSTOM_ZONE, *(event("\n".join(lines)) for lines in blocks), GOOD)
     assert "good" in keys(reading)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from calendars.reservation import Misunderstood, ModelRequest, Reading, Reservation
 from calendars.snapshot import VERSION, Remembered, SnapshotProblem, Snapshots
 from tests.calendars.texts import at
+from tests.examples import examples
 
 NOON = at("2026-03-02 12:00")
 READING = Reading(
@@ -153,7 +154,7 @@ def test_a_reading_of_another_shape_is_not_used(snapshots: Snapshots) -> None:
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(100))
 def test_no_flipped_bit_goes_unnoticed(snapshots: Snapshots, data: st.DataObject) -> None:
     snapshots.save("lab", READING, NOON)
     path = snapshots.path("lab")

@@ -13,6 +13,7 @@ from scheduler.planning.admission import Admission
 from scheduler.planning.book import Seat
 from scheduler.planning.exact import Limits, OpinionState, follow, question, solve
 from scheduler.planning.holds import Ask, Hold
+from tests.examples import examples
 from tests.scheduler.builders import gpus
 from tests.scheduler.exact_desk import SECONDS, admission, assert_kept, booked, kept, overbooked
 
@@ -78,7 +79,7 @@ def layouts(draw: st.DrawFn) -> Admission:
 
 
 @seed(20260302)
-@settings(max_examples=120, deadline=None, database=None)
+@settings(max_examples=examples(60), deadline=None, database=None)
 @given(layouts(), asks("asked"))
 def test_agrees_with_trying_everything(there: Admission, ask: Ask) -> None:
     asked = question(there, ask)
@@ -96,7 +97,7 @@ def test_agrees_with_trying_everything(there: Admission, ask: Ask) -> None:
 
 
 @seed(20260303)
-@settings(max_examples=80, deadline=None, database=None)
+@settings(max_examples=examples(40), deadline=None, database=None)
 @given(layouts(), asks("asked"), st.sampled_from([0.0, 3600.0, 7200.0]))
 def test_what_is_too_far_to_be_looked_at_proves_nothing(there: Admission, ask: Ask, reach: float) -> None:
     opinion = solve(question(there, ask, limits=Limits(reach_seconds=reach)), SECONDS)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from scheduler.cluster.node import Cluster, Device, DeviceKind, Node
 from scheduler.types import DeploymentStatus, Plan, ReasonCode, ReasonKind
+from tests.examples import examples
 from tests.scheduler.builders import (
     GIB,
     actions,
@@ -231,7 +232,7 @@ nodes = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     shapes=st.lists(nodes, max_size=4),
     wanted=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 3), st.integers(-1, 1)), max_size=8),

@@ -23,12 +23,13 @@ from serve_apps.contract import GatewayArgs
 from serve_apps.gateway.http import Gateway, make_app
 from serve_apps.gateway.limits import BodyLimit
 from serve_apps.gateway.routing import AppState
+from tests.examples import examples
 from tests.serve_apps.fakes import FakeBackend
 from tests.serve_apps.front import CONFIG, Clock, gateway_on, post_job, served
 from tests.tiny_model import model_key
 
 EXAMPLES = settings(
-    max_examples=40,
+    max_examples=examples(20),
     deadline=None,
     derandomize=True,
     database=None,
@@ -124,9 +125,11 @@ def test_nothing_that_the_openapi_allows_or_forbids_is_a_5xx(address: str) -> No
     tried = set()
     for operation in (found.ok() for found in api.get_all_operations()):
         for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+            if mode is schemathesis.GenerationMode.NEGATIVE and not (operation.query or operation.body):
+                continue  # any text is a path's
 
             @given(case=operation.as_strategy(generation_mode=mode))
-            @settings(EXAMPLES, max_examples=15)
+            @settings(EXAMPLES, max_examples=examples(5))
             def ask(case: Any) -> None:
                 answer = case.call(timeout=20)
                 assert answer.status_code < 500, f"{case.as_curl_command()}\n{answer.text}"

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from serve_apps.gateway import jobs_table, replicas_table
 from serve_apps.gateway.database import TooNew, connect
 from serve_apps.gateway.jobs_table import Job, Limits, QueueFull
+from tests.examples import examples
 
 LIMITS = Limits(per_owner=4, per_model=8, total_bytes=1000)
 ROOM = {"a": 1, "b": 2}
@@ -145,7 +146,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None
+    max_examples=examples(60), stateful_step_count=40, deadline=None, derandomize=True, database=None
 )
 
 

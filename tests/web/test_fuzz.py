@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
+from tests.examples import examples
 from tests.web.desk import KEY, desk_for, not_understood, remember, seen, served, week
 
 EXAMPLES = settings(
-    max_examples=15,
+    max_examples=examples(5),
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
@@ -58,6 +59,15 @@ def test_nothing_that_the_openapi_allows_or_forbids_is_a_fault(address: str, hea
     ordering = {status for label, found in tried.items() if label.startswith("POST") for status in found}
     assert (200 in ordering) == bool(headers), "orders are for the operator only"
     assert httpx.get(f"{address}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("hours", [0, -1, 8761, 1e12, 1e308])
+def test_no_order_and_no_look_back_is_for_longer_than_calendars_reach(address: str, hours: float) -> None:
+    with httpx.Client(base_url=f"{address}/api/v1", headers=BEARER) as operator:
+        for order, about in {"pause": {}, "pin": {"model": "m"}, "cordon": {"node": "n"}}.items():
+            assert operator.post(f"/orders/{order}", json={"hours": hours, **about}).status_code == 422
+        for past in ("history", "promises"):
+            assert operator.get(f"/{past}", params={"hours": hours}).status_code == 422
 
 
 @given(what=st.text(), start=st.text(max_size=40), end=st.text(max_size=40), zoom=st.text(max_size=12))
