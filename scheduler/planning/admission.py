@@ -115,11 +115,11 @@ class Admission(Ledger):
 
     def _might_fit(self, ask: Ask, released: Iterable[Released]) -> bool:
         """Whether a booking that found no room may find some where something was given back."""
+        nodes = {node for node, _, _ in overlapping(ask, released)}
+        if not nodes or self._of_model.get(ask.model):
+            return bool(nodes)
         start = max(ask.start, self.at)
-        return any(
-            self._of_model.get(ask.model) or self.book.room_on(node, ask.need, start, ask.end) is not None
-            for node, _, _ in overlapping(ask, released)
-        )
+        return any(self.book.room_on(node, ask.need, start, ask.end) is not None for node in nodes)
 
     def admit(self, ask: Ask, settle_for_less: bool = False) -> tuple[int, list[str]]:
         """Find seats for a booking; returns how many replicas have one, and which bookings lost theirs.
@@ -233,6 +233,16 @@ class Admission(Ledger):
     def _seat(self, ask: Ask, used: set[int], displaced: list[str]) -> bool:
         """Give one replica of a booking a seat: one its model has already, or one of its own."""
         start = max(ask.start, self.at)
+        if self._of_model.get(ask.model) and self._join(ask, start, used, displaced):
+            return True
+        placed = self._place(ask, ask.need, start, ask.end, displaced)
+        if placed is None:
+            return False
+        used.add(placed.number)
+        return True
+
+    def _join(self, ask: Ask, start: float, used: set[int], displaced: list[str]) -> bool:
+        """Give it one that its model has already."""
         theirs = [
             hold
             for hold in self.of_model(ask.model)
@@ -248,13 +258,7 @@ class Admission(Ledger):
         overlapping = [
             hold for hold in theirs if hold.start < ask.end and hold.end > start and self._suits(hold, ask)
         ]
-        if overlapping and self._hand_over(overlapping[0], ask, start, used, displaced):
-            return True
-        placed = self._place(ask, ask.need, start, ask.end, displaced)
-        if placed is None:
-            return False
-        used.add(placed.number)
-        return True
+        return bool(overlapping) and self._hand_over(overlapping[0], ask, start, used, displaced)
 
     def _extend(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
         """One stay of both, where it is."""

@@ -27,6 +27,8 @@ from scheduler.planning.profile import Profile, Units
 WHOLE = SHARE_STEPS
 """Units of one whole device on a lane; Ray counts in the same steps."""
 NEW_LANE = -1
+NO_SHARE = np.int32(WHOLE + 1)
+"""More than any lane has."""
 LANES = (1 << 16) - 1
 """More lanes than a node can have."""
 MAX_LANES = 4 * MAX_GPUS
@@ -73,7 +75,9 @@ class Fit:
     ``drawn`` is the memory of the whole GPUs it takes, in bytes, and for each of them that of the largest
     there is: fewer GPUs come before less memory. ``cost`` ranks the open nodes for whole GPUs and
     ``opening`` for a share of one that nobody uses yet, smaller first, less what is free there.
-    ``possible``: some node could seat it if nothing of anybody ran; ``shares``: on some it takes a share.
+    ``on_gpu`` and ``on_cpu`` are the shares on open nodes of that kind, ``NO_SHARE`` where there is none.
+    ``possible``: some node could seat it if nothing of anybody ran; ``shares``: on some it takes a share,
+    ``wholes``: on some whole GPUs.
     """
 
     whole: Units
@@ -81,8 +85,11 @@ class Fit:
     drawn: NDArray[np.float64]
     cost: NDArray[np.float64]
     opening: NDArray[np.float64]
+    on_gpu: Units
+    on_cpu: Units
     possible: bool
     shares: bool
+    wholes: bool
 
 
 class Book:
@@ -105,7 +112,6 @@ class Book:
         self._worth = memory + memory.max(initial=0.0)
         self._cpu = np.array([node.kind is DeviceKind.CPU for node in self.nodes], dtype=np.bool_)
         self._open = np.array([not node.closed for node in self.nodes], dtype=np.bool_)
-        self._open_for = (self._open & ~self._cpu, self._open & self._cpu)
         self._devices = np.array([len(node.devices) for node in self.nodes], dtype=np.int32)
         kinds: dict[tuple[object, ...], int] = {}
         self._kinds: list[Node] = []
@@ -149,7 +155,7 @@ class Book:
         slot = bisect_left(self.edges, instant)
         if slot == len(self.edges) or self.edges[slot] != instant:
             for profile in (self.pool, self.lanes):
-                profile.split(slot - 1, len(self.edges))
+                profile.split(slot - 1)
             self.edges.insert(slot, instant)
         return slot
 
@@ -165,12 +171,21 @@ class Book:
     def _reckon(self, need: Need) -> Fit:
         on_kinds = np.array([units_on(node, need) for node in self._kinds], dtype=np.int32).reshape(-1, 2)
         whole, share = np.ascontiguousarray(on_kinds[self._kind_of].T)
-        shares = bool((share > 0).any())
-        possible = shares or bool(((whole > 0) & (whole <= self._devices)).any())
+        is_share = (share > 0) & self._open
+        shares, wholes = bool((share > 0).any()), bool((whole > 0).any())
         drawn = whole * self._worth
-        cost = np.where((whole > 0) & self._open, drawn * 1024 - whole, FOREVER)
-        opening = np.where((share > 0) & self._open, self._worth * 1024, FOREVER)
-        return Fit(whole, share, drawn, cost, opening, possible, shares)
+        return Fit(
+            whole=whole,
+            share=share,
+            drawn=drawn,
+            cost=np.where((whole > 0) & self._open, drawn * 1024 - whole, FOREVER),
+            opening=np.where(is_share, self._worth * 1024, FOREVER),
+            on_gpu=np.where(is_share & ~self._cpu, share, NO_SHARE),
+            on_cpu=np.where(is_share & self._cpu, share, NO_SHARE),
+            possible=shares or bool(((whole > 0) & (whole <= self._devices)).any()),
+            shares=shares,
+            wholes=wholes,
+        )
 
     def possible(self, need: Need) -> bool:
         """Whether one replica would fit if nothing of anybody ran."""
@@ -184,58 +199,59 @@ class Book:
         A GPU before a CPU; then a node the model is ``near``; then where the fewest GPUs and the least memory
         are drawn that nobody uses yet; then the fullest (best fit); then the first.
         """
-        first, last = self.span(start, end)
-        fit = self.fit(need)
         for number in near:
             if self._open[number] and not self._cpu[number]:
                 seat = self.room_on(number, need, start, end)
                 if seat is not None:
                     return seat
+        first, last = self.span(start, end)
+        fit = self.fit(need)
+        if fit.shares:
+            seat = next(self._lanes_with_room(fit.on_gpu, first, last), None)
+            if seat is not None:
+                return seat
         pool = self.pool.least(first, last)
-        best = self._find_whole(fit, pool)
-        other = self._find_share(fit, pool, first, last) if fit.shares else None
-        if best is None or (other is not None and other[0] < best[0]):
-            best = other
-        return best[1] if best else None
+        whole = self._find_whole(fit, pool) if fit.wholes else None
+        opened = self._find_opening(fit, pool) if fit.shares else None
+        if whole is not None and (opened is None or whole[:2] <= opened[:2]):
+            number = whole[-1]
+            return Seat(number, None, int(fit.whole[number]))
+        if opened is not None:
+            number = opened[-1]
+            return Seat(number, NEW_LANE, int(fit.share[number]))
+        return next(self._lanes_with_room(fit.on_cpu, first, last), None) if fit.shares else None
 
-    def _find_whole(self, fit: Fit, pool: Units) -> tuple[tuple[float, ...], Seat] | None:
+    def _find_whole(self, fit: Fit, pool: Units) -> tuple[float, int, int] | None:
+        """The best node for whole GPUs after what is drawn there, and how many are left."""
         ranks = np.where(pool >= fit.whole, fit.cost + pool, FOREVER)
-        chosen = int(ranks.argmin()) if len(ranks) else 0
-        if not len(ranks) or ranks[chosen] == FOREVER:
+        chosen = int(ranks.argmin())
+        if ranks[chosen] == FOREVER:
             return None
-        units = int(fit.whole[chosen])
-        return (False, float(fit.drawn[chosen]), int(pool[chosen]) - units), Seat(chosen, None, units)
+        return float(fit.drawn[chosen]), int(pool[chosen]) - int(fit.whole[chosen]), chosen
 
-    def _find_share(
-        self, fit: Fit, pool: Units, first: int, last: int
-    ) -> tuple[tuple[float, ...], Seat] | None:
-        used = next(self._lanes_with_room(fit, first, last), None)
-        if used is not None:
-            return used
+    def _find_opening(self, fit: Fit, pool: Units) -> tuple[float, int, int] | None:
+        """The same for a share of a GPU that nobody uses yet, and how many such there are."""
         ranks = np.where(pool > 0, fit.opening + pool, FOREVER)
         chosen = int(ranks.argmin())
-        if ranks[chosen] < FOREVER:
-            rank = (False, float(self._worth[chosen]), int(pool[chosen]))
-            return rank, Seat(chosen, NEW_LANE, int(fit.share[chosen]))
-        return next(self._lanes_with_room(fit, first, last, cpu=True), None)
+        if ranks[chosen] == FOREVER:
+            return None
+        return float(self._worth[chosen]), int(pool[chosen]), chosen
 
-    def _lanes_with_room(
-        self, fit: Fit, first: int, last: int, cpu: bool = False
-    ) -> Iterator[tuple[tuple[float, ...], Seat]]:
+    def _lanes_with_room(self, share: Units, first: int, last: int) -> Iterator[Seat]:
         """Lanes something is on already that have room for a share, the fullest first."""
         nodes = self._lane_node[: self.lane_count]
+        need = share[nodes]
         least = self.lanes.least(first, last)[: self.lane_count]
-        need = fit.share[nodes]
         left = least - need
-        fits = (need > 0) & (left >= 0) & self._open_for[cpu][nodes]
+        fits = left >= 0
         fits[self.fixed :] &= least[self.fixed :] < WHOLE
-        found = np.flatnonzero(fits)
+        found = fits.nonzero()[0]
         ranks = left[found].astype(np.int64) * (1 << 40) + self._lane_rank[found]
-        for _ in found:
+        for _ in range(len(found)):
             best = int(ranks.argmin())
             lane = int(found[best])
             if self._may_draw(lane, first, last):
-                yield (cpu, 0.0, int(left[lane])), Seat(int(nodes[lane]), lane, int(need[lane]))
+                yield Seat(int(nodes[lane]), lane, int(need[lane]))
             ranks[best] = LAST
 
     def _may_draw(self, lane: int, first: int, last: int) -> bool:
@@ -343,7 +359,7 @@ class Book:
         """
         first, _ = self.span(after, after)
         fit = self.fit(need)
-        pool = self.pool.tree[self.pool.size + first : self.pool.size + len(self.edges)]
+        pool = self.pool.rows(first)
         nodes = self._lane_node[: self.lane_count]
         if among is None:
             some, lanes = np.arange(len(self.nodes)), np.arange(self.lane_count)
@@ -357,7 +373,7 @@ class Book:
         lanes = lanes[fit.share[nodes[lanes]] > 0]
         free = [pool[:, whole] >= fit.whole[whole]]
         if fit.shares:
-            columns = self.lanes.tree[self.lanes.size + first : self.lanes.size + len(self.edges), lanes]
+            columns = self.lanes.rows(first)[:, lanes]
             drawn = (columns < WHOLE) | (lanes < self.fixed) | (pool[:, nodes[lanes]] > 0)
             free += [pool[:, opens] > 0, (columns >= fit.share[nodes[lanes]]) & drawn]
         on = np.concatenate((whole, opens, nodes[lanes]))
@@ -399,12 +415,10 @@ class Book:
     def _draw(self, lane: int, first: int, last: int, gpus: int) -> None:
         """Take a GPU for a lane, or give it back, during the slots in which nothing is on it."""
         node, idle = int(self._lane_node[lane]), self.lanes.column(lane, first, last) == WHOLE
-        if idle.all():
-            self.pool.take(node, first, last, gpus)
-            return
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], idle, [False]))))
-        for low, high in zip(edges[::2], edges[1::2], strict=True):
-            self.pool.take(node, first + int(low), first + int(high), gpus)
+        turns = [0, *((idle[1:] != idle[:-1]).nonzero()[0] + 1).tolist(), last - first]
+        begin = 0 if len(idle) and idle[0] else 1
+        for low, high in zip(turns[begin::2], turns[begin + 1 :: 2], strict=False):
+            self.pool.take(node, first + low, first + high, gpus)
 
     def _idle_lane(self, node: int, first: int, last: int) -> int:
         for lane in self.lanes_of.get(node, ()):
@@ -416,7 +430,7 @@ class Book:
         """The lane of that number on a node; it and those before it are opened if there are not so many."""
         while number >= len(self.lanes_of.get(node, ())):
             lane = self.lane_count
-            if lane == len(self._lane_node) or lane == self.lanes.tree.shape[1]:
+            if lane == len(self._lane_node) or lane == self.lanes.columns:
                 more = max(lane, 16)
                 self.lanes.widen(np.full(more, WHOLE, dtype=np.int32))
                 self._lane_node = np.concatenate((self._lane_node, np.zeros(more, dtype=np.intp)))

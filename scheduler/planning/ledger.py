@@ -86,8 +86,11 @@ class Ledger:
 
     def covered(self, ask: Ask) -> int:
         """How many replicas a booking has throughout what is left of its window."""
+        numbers = self._of_key.get(ask.key)
+        if not numbers:
+            return 0
         start = max(ask.start, self.at)
-        holds = [self.holds[number] for number in self._of_key.get(ask.key, ())]
+        holds = [self.holds[number] for number in numbers]
         if all(hold.start <= start and hold.end >= ask.end for hold in holds):
             return len(holds)
         instants = [start, *(hold.end for hold in holds if start < hold.end < ask.end)]

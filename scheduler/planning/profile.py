@@ -7,72 +7,94 @@ from numpy.typing import NDArray
 
 Units = NDArray[np.int32]
 
+BLOCK = 32
+"""Slots of which the least is kept. A window is at most two parts of blocks, and whole ones between."""
+NO_SLOT = np.int32(1 << 30)
+"""Stands where no slot is yet, and is never the least."""
+
 
 class Profile:
     """What is free in each column during each slot of time, with minima over ranges of slots.
 
-    A segment tree over slots whose entries are rows over columns: a query reduces ``2 log2(slots)``
-    rows, a change touches one column.
+    A table of slots by columns, and a smaller one of what is least in each block of slots: a query
+    reduces few rows, a change touches one column.
     """
 
     def __init__(self, slots: int, free: Units) -> None:
-        self.size = 1 << max(slots - 1, 1).bit_length()
-        self.tree: Units = np.tile(free.astype(np.int32), (2 * self.size, 1))
+        self.slots = slots
+        blocks = slots // BLOCK + 1
+        self._free = np.full((blocks * BLOCK, len(free)), NO_SLOT, dtype=np.int32)
+        self._free[:slots] = free
+        self._least = self._reduced(0)
+
+    @property
+    def columns(self) -> int:
+        """How many there are."""
+        return self._free.shape[1]
+
+    def rows(self, first: int) -> Units:
+        """What is free from a slot on, by slot and column."""
+        return self._free[first : self.slots]
 
     def least(self, first: int, last: int) -> Units:
-        """The least that is free in each column during slots ``[first, last)``."""
-        rows: list[int] = []
-        low, high = first + self.size, last + self.size
-        while low < high:
-            if low & 1:
-                rows.append(low)
-                low += 1
-            if high & 1:
-                high -= 1
-                rows.append(high)
-            low >>= 1
-            high >>= 1
-        if len(rows) == 1:
-            only: Units = self.tree[rows[0]]
-            return only
-        least: Units = np.minimum.reduce(self.tree[rows], axis=0)
+        """The least that is free in each column during slots ``[first, last)``, at least one."""
+        low, high = -(-first // BLOCK), last // BLOCK
+        if low >= high:
+            few: Units = np.minimum.reduce(self._free[first:last], axis=0)
+            return few
+        least: Units = np.minimum.reduce(self._least[low:high], axis=0)
+        if first < low * BLOCK:
+            np.minimum(least, np.minimum.reduce(self._free[first : low * BLOCK], axis=0), out=least)
+        if high * BLOCK < last:
+            np.minimum(least, np.minimum.reduce(self._free[high * BLOCK : last], axis=0), out=least)
         return least
 
     def column(self, column: int, first: int, last: int) -> Units:
         """What is free in one column, slot by slot."""
-        return self.tree[self.size + first : self.size + last, column]
+        return self._free[first:last, column]
 
     def take(self, column: int, first: int, last: int, units: int) -> None:
         """Take units away during slots ``[first, last)``; a negative number gives them back."""
         if first >= last:
             return
-        own = self.tree[:, column]
-        low, high = self.size + first, self.size + last
-        own[low:high] -= units
-        low, high = low >> 1, ((high - 1) >> 1) + 1
-        while low:
-            np.minimum(own[2 * low : 2 * high : 2], own[2 * low + 1 : 2 * high : 2], out=own[low:high])
-            low, high = low >> 1, ((high - 1) >> 1) + 1
+        self._free[first:last, column] -= units
+        low, high = -(-first // BLOCK), last // BLOCK
+        if low < high:
+            self._least[low:high, column] -= units
+        if first < low * BLOCK:
+            self._reduce(low - 1, column)
+        if low <= high and high * BLOCK < last:
+            self._reduce(high, column)
 
     def reset(self, column: int, free: int) -> None:
         """All of a column is free as told, at all times."""
-        self.tree[:, column] = free
+        self._free[: self.slots, column] = free
+        self._least[: -(-self.slots // BLOCK), column] = free
 
     def widen(self, free: Units) -> None:
         """More columns, free as told at all times."""
-        self.tree = np.hstack((self.tree, np.tile(free.astype(np.int32), (2 * self.size, 1))))
+        self._free = np.hstack((self._free, np.tile(free, (len(self._free), 1))))
+        self._free[self.slots :] = NO_SLOT
+        self._least = self._reduced(0)
 
-    def split(self, slot: int, slots: int) -> None:
-        """Make two slots of one; ``slots`` is their number before."""
-        leaves = self.tree[self.size : self.size + slots]
-        leaves = np.insert(leaves, slot, leaves[slot], axis=0)
-        if slots + 1 > self.size:
-            self.size *= 2
-            self.tree = np.empty((2 * self.size, leaves.shape[1]), dtype=np.int32)
-        self.tree[self.size : self.size + slots + 1] = leaves
-        self.tree[self.size + slots + 1 :] = leaves[-1]
-        level = self.size
-        while level > 1:
-            pairs = self.tree[level : 2 * level]
-            np.minimum(pairs[::2], pairs[1::2], out=self.tree[level >> 1 : level])
-            level >>= 1
+    def split(self, slot: int) -> None:
+        """Make two slots of one."""
+        if self.slots == len(self._free):
+            spare = max(len(self._free) // 4 // BLOCK, 1) * BLOCK
+            self._free = np.vstack((self._free, np.full((spare, self.columns), NO_SLOT)))
+            self._least = np.vstack((self._least, np.full((spare // BLOCK, self.columns), NO_SLOT)))
+        self._free[slot + 1 : self.slots + 1] = self._free[slot : self.slots]
+        self.slots += 1
+        changed = slot // BLOCK
+        self._least[changed:] = self._reduced(changed)
+
+    def _reduce(self, block: int, column: int) -> None:
+        part = self._free[block * BLOCK : (block + 1) * BLOCK, column]
+        self._least[block, column] = np.minimum.reduce(part)
+
+    def _reduced(self, block: int) -> Units:
+        """What is least in each block from one on."""
+        free = self._free[block * BLOCK :]
+        blocks = free.reshape(len(free) // BLOCK, BLOCK, free.shape[1])
+        least: Units = np.minimum.reduce(blocks, axis=1)
+        return least

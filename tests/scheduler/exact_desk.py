@@ -104,14 +104,11 @@ def as_booked(there: Admission) -> bool:
     again = Book(Cluster(nodes=book.nodes), book.edges, book.at)
     for lane in range(book.fixed, book.lane_count):
         again.lanes_of.setdefault(int(book._lane_node[lane]), []).append(lane)
-    again.lanes.widen(np.full(book.lanes.tree.shape[1] - book.fixed, WHOLE, dtype=np.int32))
+    again.lanes.widen(np.full(book.lanes.columns - book.fixed, WHOLE, dtype=np.int32))
     again._lane_node, again.lane_count = book._lane_node, book.lane_count
     for hold in there.holds.values():
         again.take(hold.seat, hold.start, hold.end)
     return all(
-        (
-            mine.tree[mine.size : mine.size + len(book.edges)]
-            == theirs.tree[theirs.size : theirs.size + len(book.edges)]
-        ).all()
+        np.array_equal(mine.rows(0), theirs.rows(0))
         for mine, theirs in ((book.pool, again.pool), (book.lanes, again.lanes))
     )
