@@ -436,7 +436,7 @@ class Admission(Ledger):
         for node in self.book.nearly(wanted.need, wanted.start, wanted.end):
             if any(
                 hold.start < wanted.end and hold.end > wanted.start and may_go(hold)
-                for hold in map(self.holds.__getitem__, self._on_node[node])
+                for hold in self.there(node)
             ):
                 yield node
                 tried += 1
@@ -450,8 +450,7 @@ class Admission(Ledger):
         gone: list[Hold] = []
         while (seat := self.book.room_on(node, wanted.need, wanted.start, wanted.end)) is None:
             instant, short = self.book.tightest(node, wanted.need, wanted.start, wanted.end)
-            there = map(self.holds.__getitem__, self._on_node[node])
-            holders = [hold for hold in there if hold.start <= instant < hold.end and may_go(hold)]
+            holders = [hold for hold in self.there(node) if hold.start <= instant < hold.end and may_go(hold)]
             if not holders or len(gone) == MAX_MOVED:
                 return None, gone
             victim = _least(holders, short)

@@ -258,16 +258,17 @@ class Book:
         """Whether a GPU can be had for a lane wherever it has none yet."""
         if lane < self.fixed:
             return True
-        pool = self.pool.column(int(self._lane_node[lane]), first, last)
-        if pool.min(initial=1) > 0:
+        node = int(self._lane_node[lane])
+        if self.pool.lowest(node, first, last) > 0:
             return True
+        pool = self.pool.column(node, first, last)
         return bool((pool[self.lanes.column(lane, first, last) == WHOLE] > 0).all())
 
     def room_on(self, number: int, need: Need, start: float, end: float) -> Seat | None:
         """The best seat on one node, closed or not, or None."""
         fit = self.fit(need)
         first, last = self.span(start, end)
-        pool = int(self.pool.column(number, first, last).min(initial=self.pool_size[number]))
+        pool = self.pool.lowest(number, first, last)
         whole, share = int(fit.whole[number]), int(fit.share[number])
         if whole:
             return Seat(number, None, whole) if pool >= whole else None
@@ -275,7 +276,7 @@ class Book:
             return None
         lanes = []
         for lane in self.lanes_of.get(number, ()):
-            left = int(self.lanes.column(lane, first, last).min(initial=WHOLE))
+            left = self.lanes.lowest(lane, first, last)
             used = lane < self.fixed or left < WHOLE
             if used and left >= share and self._may_draw(lane, first, last):
                 lanes.append((left, lane))
@@ -302,8 +303,7 @@ class Book:
             return Seat(number, None, int(fit.whole[number])) if fit.whole[number] else None
         first, last = self.span(start, end)
         lanes = [
-            (-int(self.lanes.column(lane, first, last).min(initial=WHOLE)), lane)
-            for lane in self.lanes_of.get(number, ())
+            (-self.lanes.lowest(lane, first, last), lane) for lane in self.lanes_of.get(number, ())
         ]
         return Seat(number, min(lanes)[1] if lanes else NEW_LANE, int(fit.share[number]))
 
@@ -311,9 +311,9 @@ class Book:
         """Whether that very seat is free during a window."""
         first, last = self.span(start, end)
         if seat.lane is None:
-            return bool(self.pool.column(seat.node, first, last).min(initial=seat.units) >= seat.units)
-        lane = self.lanes.column(seat.lane, first, last)
-        return bool(lane.min(initial=WHOLE) >= seat.units) and self._may_draw(seat.lane, first, last)
+            return self.pool.lowest(seat.node, first, last) >= seat.units
+        room = self.lanes.lowest(seat.lane, first, last) >= seat.units
+        return room and self._may_draw(seat.lane, first, last)
 
     def nearly(self, need: Need, start: float, end: float) -> Iterator[int]:
         """Open nodes that could seat a need if they were empty enough, those that lack least first."""

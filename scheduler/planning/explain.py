@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
+from operator import attrgetter
 
 from calendars.reservation import Dtype
 from scheduler.cluster.node import DeviceKind, Node
@@ -80,16 +81,17 @@ def _answer(
     fit = book.fit(need)
     whole, on_gpu = int(fit.whole[number]), node.kind is DeviceKind.GPU
     device = node.devices[0].memory_bytes
-    free_gpus = int(book.pool.column(number, first, last).min(initial=len(node.devices)))
+    free_gpus = min(book.pool.lowest(number, first, last), len(node.devices))
     lanes = [
         least
         for lane in book.lanes_of.get(number, ())
-        if (least := int(book.lanes.column(lane, first, last).min())) < WHOLE or lane < book.fixed
+        if (least := book.lanes.lowest(lane, first, last)) < WHOLE or lane < book.fixed
     ]
     on_lanes = max(lanes, default=0) * device // SHARE_STEPS
     free = max(free_gpus * device if whole else (device if free_gpus > 0 else 0), 0 if whole else on_lanes)
     seat = None if node.closed else book.room_on(number, need, start, end)
-    holders = [hold for hold in admission.on_node(number) if hold.start < end and hold.end > start]
+    holders = [hold for hold in admission.there(number) if hold.start < end and hold.end > start]
+    holders.sort(key=attrgetter("rank"))
     strangers = (OTHERS,) if any(one.taken_share for one in node.devices) else ()
     return NodeAnswer(
         node=node.name,

@@ -56,6 +56,21 @@ class Hold:
         lane = -1 if self.seat.lane is None else self.seat.lane
         return (self.start, self.end, self.model, self.seat.node, lane, sorted(self.keys))
 
+    def seated(self, number: int, seat: Seat) -> Hold:
+        """The same, by another number or on another seat."""
+        return Hold(
+            number,
+            self.model,
+            self.need,
+            seat,
+            self.start,
+            self.end,
+            self.keys,
+            self.priority,
+            self.settled,
+            self.kept_until,
+        )
+
     @property
     def volume(self) -> float:
         """What moving it would move: memory and time."""

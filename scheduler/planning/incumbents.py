@@ -126,7 +126,7 @@ class Incumbents:
         self._admission.former.clear()
         for name in names:
             number = self._admission.book.index.get(name)
-            for hold in self._admission.on_node(number) if number is not None else ():
+            for hold in self._admission.there(number) if number is not None else ():
                 touched |= hold.keys
         self._note_released(names)
         return touched
@@ -215,7 +215,7 @@ class Incumbents:
                 continue
             held = Counter(
                 (hold.model, hold.start, hold.end, admission.book.lane_of(hold.seat), hold.seat.devices)
-                for hold in admission.on_node(number)
+                for hold in admission.there(number)
             )
             for stay in known.stays:
                 start, end = stay.start.timestamp(), stay.end.timestamp()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator
 from itertools import count
 
 from scheduler.planning.book import Book
@@ -71,6 +70,10 @@ class Ledger:
     def on_node(self, node: int) -> list[Hold]:
         """What is held on a node, in order."""
         return self._in_order(self._on_node[node])
+
+    def there(self, node: int) -> Iterator[Hold]:
+        """What is held on a node, in no order."""
+        return map(self.holds.__getitem__, self._on_node[node])
 
     def numbers_on(self, node: int) -> Collection[int]:
         """The numbers of what is held on a node, in no order."""
@@ -148,7 +151,7 @@ class Ledger:
         seat = self.book.take(hold.seat, hold.start, hold.end)
         number = next(self._numbers) if hold.number < 0 else hold.number
         if seat is not hold.seat or number != hold.number:
-            hold = replace(hold, seat=seat, number=number)
+            hold = hold.seated(number, seat)
         self._list(hold)
         self._journal.append((True, hold))
         return hold
@@ -161,10 +164,10 @@ class Ledger:
 
     def clear(self, node: int) -> list[Hold]:
         """Hold nothing on a node any longer; returns what was. That is final."""
-        gone = [self.holds[number] for number in self._on_node[node]]
+        gone = list(self.there(node))
         for hold in gone:
             self._unlist(hold)
-            self.former.setdefault(replace(hold, number=-1), []).append(hold)
+            self.former.setdefault(hold.seated(-1, hold.seat), []).append(hold)
         self.book.clear(node)
         self.versions[node] += 1
         self.change += 1

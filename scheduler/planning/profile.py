@@ -49,6 +49,10 @@ class Profile:
             np.minimum(least, np.minimum.reduce(self._free[high * BLOCK : last], axis=0), out=least)
         return least
 
+    def lowest(self, column: int, first: int, last: int) -> int:
+        """The least that is free in one column during slots ``[first, last)``."""
+        return int(np.minimum.reduce(self._free[first:last, column], initial=NO_SLOT))
+
     def column(self, column: int, first: int, last: int) -> Units:
         """What is free in one column, slot by slot."""
         return self._free[first:last, column]

@@ -327,5 +327,5 @@ def _behind(admission: Admission, hold: Hold, instant: float) -> tuple[str, ...]
     """The bookings on a hold's node that end when its room becomes free."""
     if instant <= admission.at:
         return ()
-    before = (other for other in admission.on_node(hold.seat.node) if other.end == instant)
+    before = (other for other in admission.there(hold.seat.node) if other.end == instant)
     return tuple(sorted({key for other in before for key in other.keys}))
