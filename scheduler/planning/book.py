@@ -302,9 +302,7 @@ class Book:
         if fit.whole[number] or not fit.share[number]:
             return Seat(number, None, int(fit.whole[number])) if fit.whole[number] else None
         first, last = self.span(start, end)
-        lanes = [
-            (-self.lanes.lowest(lane, first, last), lane) for lane in self.lanes_of.get(number, ())
-        ]
+        lanes = [(-self.lanes.lowest(lane, first, last), lane) for lane in self.lanes_of.get(number, ())]
         return Seat(number, min(lanes)[1] if lanes else NEW_LANE, int(fit.share[number]))
 
     def fits(self, seat: Seat, start: float, end: float) -> bool:

@@ -122,8 +122,8 @@ class Incumbents:
                 self._left[identity] = runs.replicas
         self._linked.clear()
         self._hold_all(parts)
+        self._admission.settle()
         self._admission.touched.clear()
-        self._admission.former.clear()
         for name in names:
             number = self._admission.book.index.get(name)
             for hold in self._admission.there(number) if number is not None else ():

@@ -18,7 +18,8 @@ class Ledger:
 
     What is put and dropped since a ``mark`` can be undone until it is kept. ``touched`` are the
     nodes on which something was changed, ``changed`` the bookings it was for, ``released`` the windows in
-    which something was given back; each since it was last emptied.
+    which something was given back, ``shifted`` those in which anything is otherwise; each since it was last
+    emptied.
 
     Args:
         at: the present, seconds since the epoch; the past is not looked at.
@@ -37,9 +38,8 @@ class Ledger:
         """What was cleared away, which is the very same when it is restored as it was."""
         self.news: dict[int, Hold | None] = {}
         """What is held, or is not any more, since this was last emptied; by number."""
-        self.change = 0
-        """How often something was changed anywhere."""
         self.released: list[Released] = []
+        self.shifted: list[tuple[float, float]] = []
         self._of_model: dict[str, set[int]] = {}
         self._of_key: dict[str, set[int]] = {}
         self._on_node: list[set[int]] = [set() for _ in book.nodes]
@@ -47,6 +47,8 @@ class Ledger:
         self._kept: set[int] = set()
         self._numbers = count()
         self._journal: list[tuple[bool, Hold]] = []
+        self._cleared: dict[int, tuple[int, dict[int, Hold]]] = {}
+        """What was on a node before it was cleared, and its version then."""
 
     @property
     def at(self) -> float:
@@ -128,9 +130,10 @@ class Ledger:
         """All since the last time is final."""
         for put, hold in self._journal:
             self.touched.add(hold.seat.node)
-            self.versions[hold.seat.node] += 1
-            self.change += 1
             self.changed |= hold.keys
+            if hold.seat.node not in self._cleared:
+                self.versions[hold.seat.node] += 1
+                self.shifted.append((hold.start, hold.end))
             if not put and not self._is_still_held(hold):
                 self.released.append((hold.seat.node, hold.start, hold.end))
         self._journal.clear()
@@ -163,15 +166,26 @@ class Ledger:
         self._journal.append((False, hold))
 
     def clear(self, node: int) -> list[Hold]:
-        """Hold nothing on a node any longer; returns what was. That is final."""
+        """Hold nothing on a node any longer, until it is ``settled``; returns what was. That is final."""
         gone = list(self.there(node))
+        self._cleared.setdefault(node, (self.versions[node], {hold.number: hold for hold in gone}))
         for hold in gone:
             self._unlist(hold)
             self.former.setdefault(hold.seated(-1, hold.seat), []).append(hold)
         self.book.clear(node)
-        self.versions[node] += 1
-        self.change += 1
         return gone
+
+    def settle(self) -> None:
+        """What was cleared away holds again what it shall."""
+        for node, (version, before) in self._cleared.items():
+            now = {hold.number: hold for hold in self.there(node)}
+            others = [hold for number, hold in before.items() if now.get(number) is not hold]
+            others += [hold for number, hold in now.items() if before.get(number) is not hold]
+            if others:
+                self.versions[node] = version + 1
+                self.shifted += [(hold.start, hold.end) for hold in others]
+        self._cleared.clear()
+        self.former.clear()
 
     def _list(self, hold: Hold) -> None:
         self.holds[hold.number] = self.news[hold.number] = hold

@@ -197,7 +197,7 @@ class Standing:
         if not made:
             return self._told.stays
         if len(made) > FEW_NODES:
-            names = {self.cluster.nodes[node].name for node in dirty}
+            names = {self.cluster.nodes[node].name for node in made}
             self._sorted = [one for one in self._sorted if one[1].node not in names]
             self._sorted += [one for group in made.values() for one in group]
             self._sorted.sort()

@@ -142,7 +142,6 @@ def decide(
         broken,
         proofs,
         known.loads.sizing,
-        wishes.generation,
         standing.sayings,
     )
     verdicts = (

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import count
 
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
 from scheduler.planning.footprint import Sizing
-from scheduler.planning.holds import Ask
+from scheduler.planning.holds import Ask, union
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.targets import Booked
 from scheduler.types import Help, NodeAnswer, Refusal
@@ -23,7 +24,7 @@ Found = tuple[float, int] | None
 
 @dataclass(slots=True)
 class _Known:
-    """What was found out about a booking as the book was at some ``change``.
+    """What was found out about a booking, which is as true until something changes during ``[begin, until)``.
 
     ``since`` is the edge before its window began, or begins by now: what is free after it is the same
     until the next one. ``answers`` and ``ways`` are by node, each with the version of the node it is of.
@@ -31,7 +32,11 @@ class _Known:
 
     ask: Ask
     since: float
-    change: int = -1
+    edition: int = -1
+    is_stale: bool = True
+    is_open: bool = False
+    begin: float = 0.0
+    until: float = FOREVER
     versions: list[int] = field(default_factory=list)
     first: Found = None
     longest: Found = None
@@ -47,11 +52,38 @@ class Refusals:
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
         self._asked: set[str] = set()
+        self._editions = count()
 
-    def begin(self) -> None:
-        """Forget what was not asked for since the last time."""
+    def begin(self, admission: Admission, altered: Collection[str] | None) -> None:
+        """Forget what was not asked for since the last time, and what is not true any more.
+
+        Args:
+            altered: the bookings that are others than the last time, in any way; None where that is unknown.
+        """
         self._known = {key: one for key, one in self._known.items() if key in self._asked}
         self._asked.clear()
+        if altered is None:
+            self._known.clear()
+        windows = union(admission.shifted) if self._known else []
+        admission.shifted.clear()
+        # They are named as what holds the room, or is in the way.
+        windows += [(hold.start, hold.end) for key in altered or () for hold in admission.of_booking(key)]
+        for one in self._known.values():
+            one.is_stale |= any(start <= one.until and end >= one.begin for start, end in windows)
+
+    def edition(self, admission: Admission, ask: Ask) -> int:
+        """Another number whenever something else may be found out about a booking."""
+        known = self._of(admission, ask)
+        if known.is_stale:
+            known.edition, known.is_stale, known.is_open = next(self._editions), False, False
+            known.begin, known.until = max(ask.start, admission.at), ask.end
+            if ask.replicas > 1:
+                known.until = FOREVER
+            for hold in admission.of_model(ask.model):
+                # It could share these.
+                if hold.start <= ask.end and hold.end >= known.begin:
+                    known.begin, known.until = min(known.begin, hold.start), max(known.until, hold.end)
+        return known.edition
 
     def answers(self, admission: Admission, ask: Ask, booked: Mapping[str, Booked]) -> tuple[NodeAnswer, ...]:
         """What each node could offer one replica."""
@@ -68,14 +100,11 @@ class Refusals:
         known, start = self._of(admission, ask), max(ask.start, admission.at)
         now = replace(ask, start=start)
         possible = admission.book.possible(ask.need)
-        if known.change != admission.change:
+        if not known.is_open:
+            known.is_open = True
             known.helps = tuple(explain.helps(admission, now, one, sizing))
             if possible:
                 self._open(admission, known, start)
-            known.change, known.versions = admission.change, list(admission.versions)
-            if known.earliest == start > ask.start:
-                # It moves on with the present.
-                known.change, known.versions = -1, []
         if not possible:
             return Refusal(helps=known.helps)
         until = known.longest[0] if known.longest and ask.replicas == 1 else None
@@ -111,6 +140,11 @@ class Refusals:
         known.earliest = known.first[0] if known.first else None
         if ask.replicas > 1:
             known.earliest = explain.earliest(admission, ask, start, known.earliest)
+        known.versions = list(admission.versions)
+        known.until = FOREVER if known.earliest is None else max(known.until, known.earliest + seconds)
+        if known.earliest == start > ask.start:
+            # It moves on with the present.
+            known.is_stale, known.versions = True, []
 
 
 def _moment(seconds: float | None) -> datetime | None:

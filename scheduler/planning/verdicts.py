@@ -81,7 +81,6 @@ class Sayings:
             there = set(keys)
             self.verdicts = {key: one for key, one in self.verdicts.items() if key in there}
             self._told = {key: one for key, one in self._told.items() if key in there}
-        self.refusals.begin()
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,7 @@ class Judge:
 
     ``asks`` and ``booked`` are by key; ``beyond`` are the keys of those that start beyond the horizon,
     ``unmet`` of those that did not get all they asked for; ``broken`` are the promises that are not kept,
-    ``proofs`` what the exact solver said, by event; ``edges`` the instants at which bookings start or end;
-    ``generation`` is how often any booking was another.
+    ``proofs`` what the exact solver said, by event.
     """
 
     admission: Admission
@@ -102,7 +100,6 @@ class Judge:
     broken: Mapping[str, Broken]
     proofs: Mapping[str, Opinion]
     sizing: Sizing
-    generation: int
     sayings: Sayings
 
     def all(self, wishes: Wishes, altered: Collection[str] | None, at: datetime) -> tuple[Verdict, ...]:
@@ -144,6 +141,7 @@ class Judge:
         nodes, edges = max(len(self.admission.book.nodes), 1), max(len(wishes.edges), 1)
         explained = max(5, min(MAX_EXPLAINED, CELLS // (nodes * edges)))
         self.sayings.forget(wishes.names)
+        self.sayings.refusals.begin(self.admission, wishes.altered)
         for ask in sorted((self.admission.asks[key] for key in self.unmet), key=_start):
             verdict = self._unmet(self.booked[ask.key], placements.get(ask.key, []), explained > 0)
             self.sayings.verdicts[ask.key] = verdict
@@ -179,9 +177,9 @@ class Judge:
         why = broken and (broken.reason.code, broken.reason.detail)
         facts: tuple[object, ...] = (got, nodes, why, explained)
         if explained or not admission.book.possible(ask.need):
-            facts = (*facts, self.generation, admission.change, admission.book.edge_before(ask.start))
+            facts = (*facts, self.sayings.refusals.edition(admission, ask), self.sizing)
         verdict = self.sayings.recall(key, objects, facts)
-        if verdict is not None and verdict.earliest != datetime.fromtimestamp(admission.at, UTC):
+        if verdict is not None:
             return verdict
         return self.sayings.note(key, objects, facts, self._not_met(ask, one, got, nodes, explained))
 

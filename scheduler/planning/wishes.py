@@ -51,7 +51,7 @@ class Wishes:
 
     ``resolved`` are all of them, ``booked`` those that a placement can be looked for, by key;
     ``asks`` are theirs as far as they start within the horizon, ``beyond`` the keys of the others.
-    ``given`` is all that was read, with what has ended; ``generation`` how often anything was another.
+    ``given`` is all that was read, with what has ended.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,6 @@ class Wishes:
         self.booked: dict[str, Booked] = {}
         self.asks: dict[str, Ask] = {}
         self.beyond: frozenset[str] = frozenset()
-        self.generation = 0
         self._edges: Counter[float] = Counter()
         self._basis: Basis | None = None
         self._served: dict[str, tuple[str, int]] = {}
@@ -129,8 +128,6 @@ class Wishes:
         self._reach = horizon_seconds
         altered = redone | set(gone)
         self._at, self.altered = at, altered
-        if altered:
-            self.generation += 1
         stable = reach == horizon_seconds and self._stable[0] <= now < self._stable[1]
         if not stable or len(altered) > FEW or (altered and ambiguous):
             return self._collect(at, now)
@@ -260,7 +257,6 @@ class Wishes:
 
     def _collect(self, at: datetime, now: float) -> set[str]:
         """What there is now; returns the keys of what is asked for differently."""
-        self.generation += 1
         self.altered = None
         self._places = [place for place in self._order if self.given[place[1]].end > at]
         entries = [self._entries[name] for _, name in self._places]

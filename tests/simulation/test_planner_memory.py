@@ -11,6 +11,10 @@ import pytest
 
 from calendars.reservation import Reading, Reservation
 from scheduler.cluster.node import Cluster
+from scheduler.planning import memory as memory_module
+from scheduler.planning import refusals as refusals_module
+from scheduler.planning import schedule as schedule_module
+from scheduler.planning import wishes as wishes_module
 from scheduler.planning.footprint import Loads
 from scheduler.planning.memory import Memory
 from scheduler.planning.plan import Decision, Known, Policy, decide
@@ -84,6 +88,17 @@ def test_it_is_the_same_plan_through_a_week(kind: str, seed: int) -> None:
             week.loads = Loads(PLAIN, measured, frozenset({(key("org/large2"), "b")}))
         if week.chance.random() < 0.1:
             week.rules = Rules(longest_hours=week.chance.choice([None, 20.0]))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_it_is_the_same_plan_where_much_changes_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked at one by one where little has changed is all gone through."""
+    monkeypatch.setattr(memory_module, "FEW_NODES", 0)
+    monkeypatch.setattr(refusals_module, "FEW_NODES", 0)
+    monkeypatch.setattr(wishes_module, "FEW", 0)
+    monkeypatch.setattr(schedule_module, "MAX_STEPS", 3)
+    for _ in Remembering(5, **KINDS[kind]).run():  # type: ignore[arg-type]
+        pass
 
 
 @pytest.mark.parametrize("seed", range(1))
