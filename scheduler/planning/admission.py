@@ -365,6 +365,8 @@ class Admission(Ledger):
         """Clear a node of what has not started and can be elsewhere, by moving others in turn if it must."""
         if not depth:
             self._moves = min(MOVES_PER_REPLICA, self.moves_left)
+        if self._moves <= 0:
+            return None
         for node in islice(self._worth_clearing(wanted, _is_pending), ATTEMPTS[depth]):
             if self._moves <= 0:
                 return None

@@ -33,6 +33,10 @@ LANES = (1 << 16) - 1
 """More lanes than a node can have."""
 MAX_LANES = 4 * MAX_GPUS
 """More than a promise can name."""
+FEW_NODES = 32
+"""So many nodes are put in order before the others are."""
+CPU_LAST = 1 << 20
+"""More GPUs than any node lacks."""
 LAST = 1 << 62
 """Behind every lane there is."""
 SIGNS = re.compile(r"[^a-z0-9]")
@@ -319,10 +323,17 @@ class Book:
         fit = self.fit(need)
         able = (fit.whole > 0) & (fit.whole <= self.pool_size)
         able |= (fit.share > 0) & ((self.pool_size > 0) | self._cpu)
-        lack = np.maximum(fit.whole, 1) - self.pool.least(first, last)
         found = np.flatnonzero(able & self._open)
-        order = np.lexsort((found, fit.drawn[found], lack[found], self._cpu[found]))
-        return (int(number) for number in found[order])
+        lack = (np.maximum(fit.whole, 1) - self.pool.least(first, last))[found] + self._cpu[found] * CPU_LAST
+        if len(found) > FEW_NODES:
+            near = lack <= np.partition(lack, FEW_NODES)[FEW_NODES]
+            yield from self._by_lack(fit, found[near], lack[near])
+            found, lack = found[~near], lack[~near]
+        yield from self._by_lack(fit, found, lack)
+
+    def _by_lack(self, fit: Fit, found: NDArray[np.intp], lack: Units) -> list[int]:
+        ordered: list[int] = found[np.lexsort((found, fit.drawn[found], lack))].tolist()
+        return ordered
 
     def tightest(self, number: int, need: Need, start: float, end: float) -> tuple[float, int]:
         """When a node lacks most for a need within a window, and how many units it lacks then."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -42,25 +42,30 @@ SLOTS_TRIED = 8
 """So many later starts are tried for a booking of several replicas."""
 
 
+def nearest(admission: Admission, need: Need, start: float, end: float) -> tuple[int, ...]:
+    """The numbers of the nodes that could seat a replica if they were emptier, those that lack least first."""
+    return tuple(islice(admission.book.nearly(need, start, end), MAX_ANSWERS))
+
+
 def answers(
     admission: Admission,
+    near: Collection[int],
     need: Need,
     start: float,
     end: float,
     booked: Mapping[str, Booked],
     known: dict[int, tuple[int, NodeAnswer]] | None = None,
 ) -> tuple[NodeAnswer, ...]:
-    """What each node could offer one replica throughout a window.
+    """What each node could offer one replica throughout a window, the ``nearest`` first.
 
     ``known`` are answers of before, each with the version of its node then; it is brought up to date.
     """
-    book, known, versions = admission.book, {} if known is None else known, admission.versions
-    first = list(islice(book.nearly(need, start, end), MAX_ANSWERS))
-    rest = (number for number in range(len(book.nodes)) if number not in set(first))
-    numbers = [*first, *(number for number, _ in zip(rest, range(MAX_ANSWERS - len(first)), strict=False))]
-    for number in numbers:
-        if number not in known or known[number][0] != versions[number]:
-            known[number] = (versions[number], _answer(admission, number, need, start, end, booked))
+    book, known = admission.book, {} if known is None else known
+    others = (number for number in range(len(book.nodes)) if number not in near)
+    numbers = [*near, *islice(others, MAX_ANSWERS - len(near))]
+    for number, version in zip(numbers, admission.versions[numbers].tolist(), strict=True):
+        if number not in known or known[number][0] != version:
+            known[number] = (version, _answer(admission, number, need, start, end, booked))
     return tuple(known[number][1] for number in numbers)
 
 
@@ -177,17 +182,18 @@ def earliest(admission: Admission, ask: Ask, start: float, first: float | None) 
 
 def in_the_way(
     admission: Admission,
+    near: Iterable[int],
     ask: Ask,
     booked: Mapping[str, Booked],
     known: dict[int, tuple[int, frozenset[str] | None]],
 ) -> tuple[str, ...]:
     """The titles of the fewest bookings whose going would make room for one more replica on some node.
 
-    ``known`` are those of before by node, each with its version then; it is brought up to date.
+    The first of those that are ``near`` are looked at. ``known`` are those of before by node, each with its version then; it is brought up to date.
     """
     fewest: frozenset[str] | None = None
-    for number in islice(admission.book.nearly(ask.need, ask.start, ask.end), NODES_SEARCHED):
-        version = admission.versions[number]
+    for number in islice(near, NODES_SEARCHED):
+        version = int(admission.versions[number])
         if number not in known or known[number][0] != version:
             known[number] = (version, admission.in_the_way(number, ask))
         keys = known[number][1]

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from itertools import count
 
+import numpy as np
+
 from scheduler.planning.book import Book
 from scheduler.planning.holds import Ask, Hold
 
@@ -32,7 +34,7 @@ class Ledger:
         self.asks: dict[str, Ask] = {}
         self.touched: set[int] = set()
         self.changed: set[str] = set()
-        self.versions = [0] * len(book.nodes)
+        self.versions = np.zeros(len(book.nodes), dtype=np.int64)
         """By node, how often something was changed there."""
         self.former: dict[Hold, list[Hold]] = {}
         """What was cleared away, which is the very same when it is restored as it was."""
@@ -168,7 +170,7 @@ class Ledger:
     def clear(self, node: int) -> list[Hold]:
         """Hold nothing on a node any longer, until it is ``settled``; returns what was. That is final."""
         gone = list(self.there(node))
-        self._cleared.setdefault(node, (self.versions[node], {hold.number: hold for hold in gone}))
+        self._cleared.setdefault(node, (int(self.versions[node]), {hold.number: hold for hold in gone}))
         for hold in gone:
             self._unlist(hold)
             self.former.setdefault(hold.seated(-1, hold.seat), []).append(hold)

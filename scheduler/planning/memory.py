@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+import numpy as np
+
 from scheduler.cluster.node import Cluster
 from scheduler.planning.admission import MOVES_PER_PLAN, Admission
 from scheduler.planning.book import Book
@@ -65,7 +67,7 @@ class Standing:
         self._unmet: set[str] = set()
         self._told = Promises()
         self._by_node: dict[str, tuple[Stay, ...]] = {}
-        self._versions = [-1] * len(cluster.nodes)
+        self._versions = np.full(len(cluster.nodes), -1)
         self._sorted: list[_Told] = []
         self._shown: dict[int, list[_Told]] = {}
         self._there: frozenset[tuple[str, str]] = frozenset()
@@ -185,10 +187,10 @@ class Standing:
 
     def _stays(self) -> tuple[Stay, ...]:
         versions = self.admission.versions
-        dirty = [node for node, version in enumerate(self._versions) if version != versions[node]]
+        dirty = np.flatnonzero(self._versions != versions).tolist()
         if not dirty:
             return self._told.stays
-        self._versions = list(versions)
+        self._versions = versions.copy()
         made = {
             node: sorted(_stay(self.admission, number) for number in self.admission.numbers_on(node))
             for node in dirty

@@ -272,7 +272,8 @@ def _timed(
             need = _need(action.model.key, admission, booked)
             if need is not None:
                 window = at.timestamp(), action.until.timestamp()
-                answers = explain.answers(admission, need_of(need), *window, booked)
+                near = explain.nearest(admission, need_of(need), *window)
+                answers = explain.answers(admission, near, need_of(need), *window, booked)
                 here = admission.book.index[node.name]
                 others = others or Candidates(admission)
                 found = others.beside(here, action.model.key, need_of(need), *window)

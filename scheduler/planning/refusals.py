@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
 from scheduler.planning.footprint import Sizing
@@ -37,7 +40,8 @@ class _Known:
     is_open: bool = False
     begin: float = 0.0
     until: float = FOREVER
-    versions: list[int] = field(default_factory=list)
+    near: tuple[int, ...] = ()
+    versions: NDArray[np.int64] | None = None
     first: Found = None
     longest: Found = None
     answers: dict[int, tuple[int, NodeAnswer]] = field(default_factory=dict)
@@ -77,6 +81,7 @@ class Refusals:
         if known.is_stale:
             known.edition, known.is_stale, known.is_open = next(self._editions), False, False
             known.begin, known.until = max(ask.start, admission.at), ask.end
+            known.near = explain.nearest(admission, ask.need, known.begin, ask.end)
             if ask.replicas > 1:
                 known.until = FOREVER
             for hold in admission.of_model(ask.model):
@@ -88,7 +93,7 @@ class Refusals:
     def answers(self, admission: Admission, ask: Ask, booked: Mapping[str, Booked]) -> tuple[NodeAnswer, ...]:
         """What each node could offer one replica."""
         known, start = self._of(admission, ask), max(ask.start, admission.at)
-        return explain.answers(admission, ask.need, start, ask.end, booked, known.answers)
+        return explain.answers(admission, known.near, ask.need, start, ask.end, booked, known.answers)
 
     def refusal(
         self, admission: Admission, ask: Ask, one: Booked, booked: Mapping[str, Booked], sizing: Sizing
@@ -109,7 +114,7 @@ class Refusals:
             return Refusal(helps=known.helps)
         until = known.longest[0] if known.longest and ask.replicas == 1 else None
         return Refusal(
-            in_the_way=explain.in_the_way(admission, now, booked, known.ways),
+            in_the_way=explain.in_the_way(admission, known.near, now, booked, known.ways),
             earliest=_moment(known.earliest),
             longest_until=_moment(until) if until and start < until < ask.end else None,
             helps=known.helps,
@@ -127,9 +132,11 @@ class Refusals:
         """When it would fit, and how long it does: of nodes that are as they were, that is known."""
         book, ask = admission.book, known.ask
         seconds = ask.end - ask.start
-        dirty = [node for node, version in enumerate(known.versions) if version != admission.versions[node]]
+        dirty: set[int] | None = None
+        if known.versions is not None:
+            dirty = set(np.flatnonzero(known.versions != admission.versions).tolist())
         winners = {found[1] for found in (known.first, known.longest) if found}
-        if known.versions and len(dirty) <= FEW_NODES and not winners & set(dirty):
+        if dirty is not None and len(dirty) <= FEW_NODES and not winners & dirty:
             openings = book.openings(ask.need, start, dirty)
             first, longest = openings.first(seconds), openings.longest()
             known.first = min((one for one in (known.first, first) if one), default=None)
@@ -140,11 +147,11 @@ class Refusals:
         known.earliest = known.first[0] if known.first else None
         if ask.replicas > 1:
             known.earliest = explain.earliest(admission, ask, start, known.earliest)
-        known.versions = list(admission.versions)
+        known.versions = admission.versions.copy()
         known.until = FOREVER if known.earliest is None else max(known.until, known.earliest + seconds)
         if known.earliest == start > ask.start:
             # It moves on with the present.
-            known.is_stale, known.versions = True, []
+            known.is_stale, known.versions = True, None
 
 
 def _moment(seconds: float | None) -> datetime | None:
