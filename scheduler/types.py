@@ -377,7 +377,7 @@ class Deployment(Frozen):
     """Serve has stopped trying; only another configuration makes it try again."""
     since: UtcDatetime | None = None
 
-    @cached_property
+    @property
     def identity(self) -> tuple[str, str]:
         """Model key and node."""
         return (self.model.key, self.node)

@@ -99,6 +99,9 @@ class Fit:
 class Book:
     """Who may have what, when. Times are seconds since the epoch; a seat is held during ``[start, end)``.
 
+    By node: ``memory`` of one device in bytes, the number of ``devices``, whether it is a ``cpu``, and
+    whether it is ``open`` to what is new.
+
     Args:
         edges: instants at which something will begin or end; others are added when they come up.
         at: the present; what was before is not known, and a window that began before counts from now on.
@@ -111,12 +114,12 @@ class Book:
         self.edges: list[float] = sorted({0.0, *edges})
         self.pool_size: Units = np.array([_whole_free(node) for node in self.nodes], dtype=np.int32)
         self.pool = Profile(len(self.edges), self.pool_size)
-        memory = np.array([_device_bytes(node) for node in self.nodes], dtype=np.float64)
+        self.memory = np.array([_device_bytes(node) for node in self.nodes], dtype=np.float64)
         # fewer GPUs come before less memory
-        self._worth = memory + memory.max(initial=0.0)
-        self._cpu = np.array([node.kind is DeviceKind.CPU for node in self.nodes], dtype=np.bool_)
-        self._open = np.array([not node.closed for node in self.nodes], dtype=np.bool_)
-        self._devices = np.array([len(node.devices) for node in self.nodes], dtype=np.int32)
+        self._worth = self.memory + self.memory.max(initial=0.0)
+        self.cpu = np.array([node.kind is DeviceKind.CPU for node in self.nodes], dtype=np.bool_)
+        self.open = np.array([not node.closed for node in self.nodes], dtype=np.bool_)
+        self.devices = np.array([len(node.devices) for node in self.nodes], dtype=np.int32)
         kinds: dict[tuple[object, ...], int] = {}
         self._kinds: list[Node] = []
         self._kind_of = np.zeros(len(self.nodes), dtype=np.intp)
@@ -175,18 +178,18 @@ class Book:
     def _reckon(self, need: Need) -> Fit:
         on_kinds = np.array([units_on(node, need) for node in self._kinds], dtype=np.int32).reshape(-1, 2)
         whole, share = np.ascontiguousarray(on_kinds[self._kind_of].T)
-        is_share = (share > 0) & self._open
+        is_share = (share > 0) & self.open
         shares, wholes = bool((share > 0).any()), bool((whole > 0).any())
         drawn = whole * self._worth
         return Fit(
             whole=whole,
             share=share,
             drawn=drawn,
-            cost=np.where((whole > 0) & self._open, drawn * 1024 - whole, FOREVER),
+            cost=np.where((whole > 0) & self.open, drawn * 1024 - whole, FOREVER),
             opening=np.where(is_share, self._worth * 1024, FOREVER),
-            on_gpu=np.where(is_share & ~self._cpu, share, NO_SHARE),
-            on_cpu=np.where(is_share & self._cpu, share, NO_SHARE),
-            possible=shares or bool(((whole > 0) & (whole <= self._devices)).any()),
+            on_gpu=np.where(is_share & ~self.cpu, share, NO_SHARE),
+            on_cpu=np.where(is_share & self.cpu, share, NO_SHARE),
+            possible=shares or bool(((whole > 0) & (whole <= self.devices)).any()),
             shares=shares,
             wholes=wholes,
         )
@@ -204,7 +207,7 @@ class Book:
         are drawn that nobody uses yet; then the fullest (best fit); then the first.
         """
         for number in near:
-            if self._open[number] and not self._cpu[number]:
+            if self.open[number] and not self.cpu[number]:
                 seat = self.room_on(number, need, start, end)
                 if seat is not None:
                     return seat
@@ -322,9 +325,9 @@ class Book:
         first, last = self.span(start, end)
         fit = self.fit(need)
         able = (fit.whole > 0) & (fit.whole <= self.pool_size)
-        able |= (fit.share > 0) & ((self.pool_size > 0) | self._cpu)
-        found = np.flatnonzero(able & self._open)
-        lack = (np.maximum(fit.whole, 1) - self.pool.least(first, last))[found] + self._cpu[found] * CPU_LAST
+        able |= (fit.share > 0) & ((self.pool_size > 0) | self.cpu)
+        found = np.flatnonzero(able & self.open)
+        lack = (np.maximum(fit.whole, 1) - self.pool.least(first, last))[found] + self.cpu[found] * CPU_LAST
         if len(found) > FEW_NODES:
             near = lack <= np.partition(lack, FEW_NODES)[FEW_NODES]
             yield from self._by_lack(fit, found[near], lack[near])
@@ -376,7 +379,7 @@ class Book:
             some = np.array(sorted(among), dtype=np.intp)
             there = [lane for node in some.tolist() for lane in self.lanes_of.get(node, ())]
             lanes = np.array(there, dtype=np.intp)
-        some, lanes = some[self._open[some]], lanes[self._open[nodes[lanes]]]
+        some, lanes = some[self.open[some]], lanes[self.open[nodes[lanes]]]
         whole = some[(fit.whole[some] > 0) & (fit.whole[some] <= self.pool_size[some])]
         opens = some[(fit.share[some] > 0) & (self.pool_size[some] > 0)]
         lanes = lanes[fit.share[nodes[lanes]] > 0]

@@ -8,7 +8,6 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.cluster.node import DeviceKind
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import WHOLE, Need
 from scheduler.types import Candidacy, NodeAnswer, NodeCount
@@ -25,11 +24,6 @@ class Candidates:
 
     def __init__(self, admission: Admission) -> None:
         self._admission, self._book = admission, admission.book
-        nodes = self._book.nodes
-        self._memory = np.array([node.devices[0].memory_bytes if node.devices else 0 for node in nodes])
-        self._devices = np.array([len(node.devices) for node in nodes])
-        self._cpu = np.array([node.kind is DeviceKind.CPU for node in nodes], dtype=np.bool_)
-        self._closed = np.array([node.closed for node in nodes], dtype=np.bool_)
 
     def beside(self, chosen: int, model: str, need: Need, start: float, end: float) -> Codes:
         """What each node is beside the ``chosen`` one, to a replica of a model throughout a window."""
@@ -38,16 +32,16 @@ class Candidates:
         pool = self._book.pool.least(first, last)
         takes = np.where(fit.whole > 0, fit.whole, fit.share > 0)
         room = (pool >= np.maximum(fit.whole, 1)) | self._on_lanes(fit.share, first, last)
-        same, memory = takes == takes[chosen], self._memory
+        same, memory = takes == takes[chosen], self._book.memory
         found = np.full(len(pool), CODE[Candidacy.AS_GOOD])
         # what it takes itself was free before
         found[pool > pool[chosen] + takes[chosen]] = CODE[Candidacy.EMPTIER]
         found[(takes > takes[chosen]) | (same & (memory > memory[chosen]))] = CODE[Candidacy.TAKES_MORE]
-        if not self._cpu[chosen]:
-            found[self._cpu] = CODE[Candidacy.ONLY_CPU]
+        if not self._book.cpu[chosen]:
+            found[self._book.cpu] = CODE[Candidacy.ONLY_CPU]
         found[~room] = CODE[Candidacy.FULL]
-        found[(takes == 0) | (takes > self._devices)] = CODE[Candidacy.NEVER]
-        found[self._closed] = CODE[Candidacy.CLOSED]
+        found[(takes == 0) | (takes > self._book.devices)] = CODE[Candidacy.NEVER]
+        found[~self._book.open] = CODE[Candidacy.CLOSED]
         theirs = [hold for hold in self._admission.of_model(model) if hold.start < end and hold.end > start]
         found[[hold.seat.node for hold in theirs]] = CODE[Candidacy.HAS_ONE]
         found[chosen] = CODE[Candidacy.CHOSEN]

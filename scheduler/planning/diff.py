@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from scheduler.types import (
     Action,
@@ -17,15 +17,19 @@ from scheduler.types import (
 
 
 def diff(
-    placements: Iterable[Placement], booked: Collection[str], directory: Directory, observed: Observed
+    placements: Iterable[Placement],
+    running: Mapping[tuple[str, str], Deployment],
+    booked: Collection[str],
+    directory: Directory,
+    observed: Observed,
 ) -> tuple[Action, ...]:
     """The actions that turn what was observed into the placements, removals first.
 
     Args:
+        running: what was observed of ours, by model key and node.
         booked: keys of the models that are wanted, placed or not: tells an end from a displacement.
     """
     wanted = {placement.identity: placement for placement in placements}
-    running = {deployment.identity: deployment for deployment in observed.deployments}
     actions = [
         _undeploy(deployment, wanted, booked, running, observed)
         for identity, deployment in running.items()
@@ -49,7 +53,7 @@ def _undeploy(
     deployment: Deployment,
     wanted: dict[tuple[str, str], Placement],
     booked: Collection[str],
-    running: dict[tuple[str, str], Deployment],
+    running: Mapping[tuple[str, str], Deployment],
     observed: Observed,
 ) -> Action:
     elsewhere = [one for one in wanted.values() if one.target.model.key == deployment.model.key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import groupby
 
 from calendars.reservation import Reservation
 from scheduler.planning.targets import Booked
@@ -34,6 +35,7 @@ class Signpost:
         """Routes to all placements, and the bookings clients may ask about.
 
         Args:
+            placements: those of one model after each other.
             verdicts: in the order of their starts.
             given: everything that was read, by key, with what has ended: a model that lingers is no less
                 private than it was.
@@ -42,10 +44,8 @@ class Signpost:
         routes = self._routes
         if not same(placements, self._placements):
             self._placements = placements
-            by_model: dict[str, list[Placement]] = {}
-            for placement in placements:
-                by_model.setdefault(placement.target.model.key, []).append(placement)
-            routes = {key: self._route(key, tuple(group), given) for key, group in sorted(by_model.items())}
+            by_model = groupby(placements, key=_model)
+            routes = {key: self._route(key, tuple(group), given) for key, group in by_model}
         announced = {one.event: self._announce(one, booked) for one in _nearest(verdicts, booked, at)}
         self._routes, self._announced = routes, announced
         told = Directory(
@@ -82,35 +82,33 @@ class Signpost:
         one, known = booked[verdict.event], self._announced.get(verdict.event)
         if known is not None and known[0] is verdict and known[1] is one:
             return known
+        is_refused = verdict.state is VerdictState.REFUSED
         announcement = Announcement(
             names=one.names,
             start=one.reservation.start,
             end=one.reservation.end,
-            refused=verdict.reason if _is_refused(verdict) else None,
-            earliest=verdict.earliest if _is_refused(verdict) else None,
+            refused=verdict.reason if is_refused else None,
+            earliest=verdict.earliest if is_refused else None,
             private_to=one.reservation.private_to,
         )
         return verdict, one, announcement
 
 
+def _model(one: Placement) -> str:
+    return one.target.model.key
+
+
 def _nearest(verdicts: Iterable[Verdict], booked: Mapping[str, Booked], at: datetime) -> list[Verdict]:
     """The first that are to come or refused."""
     found: list[Verdict] = []
-    for one in verdicts:
-        if (_is_refused(one) or _is_to_come(one, at)) and one.event in booked:
+    told = (one for one in verdicts if one.state is VerdictState.REFUSED or (one.start and one.start > at))
+    for one in told:
+        if one.event in booked:
             if len(found) >= MAX_ANNOUNCEMENTS and one.start != found[-1].start:
                 break
             found.append(one)
     found.sort(key=lambda one: (one.start or at, booked[one.event].names, one.end or at))
     return found[:MAX_ANNOUNCEMENTS]
-
-
-def _is_to_come(verdict: Verdict, at: datetime) -> bool:
-    return verdict.start is not None and verdict.start > at
-
-
-def _is_refused(verdict: Verdict) -> bool:
-    return verdict.state is VerdictState.REFUSED
 
 
 def _together(allowed: list[tuple[str, ...] | None]) -> tuple[str, ...] | None:

@@ -43,7 +43,7 @@ SLOTS_TRIED = 8
 
 
 def nearest(admission: Admission, need: Need, start: float, end: float) -> tuple[int, ...]:
-    """The numbers of the nodes that could seat a replica if they were emptier, those that lack least first."""
+    """The numbers of the nodes that could seat a replica, were they emptier, those that lack least first."""
     return tuple(islice(admission.book.nearly(need, start, end), MAX_ANSWERS))
 
 
@@ -189,7 +189,8 @@ def in_the_way(
 ) -> tuple[str, ...]:
     """The titles of the fewest bookings whose going would make room for one more replica on some node.
 
-    The first of those that are ``near`` are looked at. ``known`` are those of before by node, each with its version then; it is brought up to date.
+    The first of those that are ``near`` are looked at. ``known`` are those of before by node, each with its
+    version then; it is brought up to date.
     """
     fewest: frozenset[str] | None = None
     for number in islice(near, NODES_SEARCHED):

@@ -154,7 +154,8 @@ def decide(
         ),
     )
     told = standing.signpost.directory(scheduled.placements, verdicts, booked, wishes.given, at)
-    actions = diff(scheduled.placements, _wanted(scheduled.placements, running, wishes, now), told, observed)
+    wanted = _wanted(scheduled.placements, running, wishes, now)
+    actions = diff(scheduled.placements, running, wanted, told, observed)
     boundary = scheduled.next_boundary
     plan = Plan(
         at=at,

@@ -15,7 +15,7 @@ from scheduler.planning.holds import Hold
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.placing import Placed, linger, placed_on
 from scheduler.planning.targets import Booked
-from scheduler.planning.upcoming import MAX_STEPS, Agenda, Loading, same
+from scheduler.planning.upcoming import MAX_STEPS, Active, Agenda, Loading, Place, same
 from scheduler.types import Deployment, Placement, Step
 
 
@@ -31,8 +31,6 @@ class Schedule:
     """The bookings of which a placement or a loading is another than the last time."""
 
 
-_Place = tuple[str, int]
-"""A model's key and the number of a node."""
 _Begin = tuple[float, tuple[object, ...], int, float, Hold]
 """When loading must begin, the order among equals, the number of the hold, the lead, and the hold."""
 
@@ -43,19 +41,17 @@ class Timetable:
     def __init__(self) -> None:
         self._agenda = Agenda()
         self._loads: Loads | None = None
-        self._active: dict[int, Hold] = {}
-        self._first_end = FOREVER
+        self._active = Active()
         self._begin_of: dict[int, _Begin] = {}
         self._begins: list[_Begin] = []
         self._starts: list[tuple[float, int]] = []
         self._loadings: dict[int, tuple[int, Loading]] = {}
         self._told: dict[int, Loading] = {}
         self._basis: tuple[object, ...] = ()
-        self._groups: defaultdict[_Place, dict[int, Hold]] = defaultdict(dict)
         self._early: dict[int, Hold] = {}
         self._runs: frozenset[tuple[str, str]] = frozenset()
-        self._dirty: set[_Place] = set()
-        self._placed: dict[_Place, Placed] = {}
+        self._dirty: set[Place] = set()
+        self._placed: dict[Place, Placed] = {}
         self._until = FOREVER
         self._identities: list[tuple[str, str]] = []
         self._placements: dict[tuple[str, str], Placement] = {}
@@ -114,7 +110,7 @@ class Timetable:
         unchanged = unchanged and altered is not None and same(basis, self._basis)
         self._basis = basis
         if not unchanged or not self._agenda.keys.isdisjoint(altered or ()):
-            self._agenda.note(admission, booked, self._active.values(), loadings, set(self._early))
+            self._agenda.note(admission, booked, self._active, loadings, set(self._early))
         changed |= _keys_of_others(self._told, loadings)
         if altered:
             late = (one for one in loadings.values() if not altered.isdisjoint(one.behind))
@@ -150,10 +146,8 @@ class Timetable:
             begin = self._begin_of.pop(self._starts.pop(0)[1])
             del self._begins[bisect_left(self._begins, begin)]
             self._begun(begin[4])
-        if self._first_end <= now:
-            for number in [number for number, hold in self._active.items() if hold.end <= now]:
-                self._gone(number)
-            self._first_end = min((hold.end for hold in self._active.values()), default=FOREVER)
+        for number in self._active.ended(now):
+            self._gone(number)
         return changed
 
     def _note_hold(self, number: int, hold: Hold | None, admission: Admission, loads: Loads) -> None:
@@ -173,21 +167,16 @@ class Timetable:
             self._begun(hold)
 
     def _begun(self, hold: Hold) -> None:
-        place = (hold.model, hold.seat.node)
-        self._active[hold.number] = self._groups[place][hold.number] = hold
-        self._dirty.add(place)
-        self._first_end = min(self._first_end, hold.end)
+        self._dirty.add(self._active.add(hold))
 
     def _gone(self, number: int) -> None:
-        hold = self._active.pop(number, None)
-        if hold is not None:
-            place = (hold.model, hold.seat.node)
-            del self._groups[place][number]
+        place = self._active.remove(number)
+        if place is not None:
             self._dirty.add(place)
 
     def _count_anew(self, admission: Admission, loads: Loads) -> None:
         now = admission.at
-        for number in list(self._active):
+        for number in self._active:
             self._gone(number)
         self._begin_of = {}
         for number, hold in admission.holds.items():
@@ -247,14 +236,14 @@ class Timetable:
         self._note_what_differs({hold.number: hold for hold in early}, frozenset(running), index)
         if now >= self._until:
             self._dirty.update(self._placed)
-        joining: defaultdict[_Place, list[Hold]] = defaultdict(list)
+        joining: defaultdict[Place, list[Hold]] = defaultdict(list)
         for hold in self._early.values():
             joining[hold.model, hold.seat.node].append(hold)
         changed: set[str] = set()
         for place in self._dirty:
             model, number = place
             before = self._placed.pop(place, None)
-            group = [*self._groups.get(place, {}).values(), *joining.get(place, ())]
+            group = [*self._active.at(place), *joining.get(place, ())]
             placed = None
             if group:
                 is_there = (model, nodes[number].name) in running

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 from operator import is_, itemgetter
 
 from scheduler.planning.admission import Admission
+from scheduler.planning.book import LAST
 from scheduler.planning.holds import Hold, union
 from scheduler.planning.targets import Booked
 from scheduler.types import ActionKind, Step
 
 MAX_STEPS = 500
 """So many later steps are told, the nearest first."""
+MAX_ENDS = 2 * MAX_STEPS
+"""The ends of so many stays are looked at, unless these are not enough for so many steps."""
 PUNCTUAL_SECONDS = 1.0
 """A plan is made some milliseconds after the instant it was due at; that is no lateness."""
 
@@ -45,6 +48,65 @@ class Loading:
         return late if late >= PUNCTUAL_SECONDS else 0.0
 
 
+Place = tuple[str, int]
+"""A model's key and the number of a node."""
+
+
+class Active:
+    """What is held at the present, by place and in the order of its ends."""
+
+    def __init__(self) -> None:
+        self._holds: dict[int, Hold] = {}
+        self._groups: defaultdict[Place, dict[int, Hold]] = defaultdict(dict)
+        self._ends: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._holds)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(list(self._holds))
+
+    def get(self, number: int) -> Hold | None:
+        """What is held by a number."""
+        return self._holds.get(number)
+
+    def at(self, place: Place) -> Iterable[Hold]:
+        """What is held of a model on a node."""
+        return self._groups[place].values() if place in self._groups else ()
+
+    def add(self, hold: Hold) -> Place:
+        """Something is held; returns where."""
+        place = (hold.model, hold.seat.node)
+        self._holds[hold.number] = self._groups[place][hold.number] = hold
+        insort(self._ends, (hold.end, hold.number))
+        return place
+
+    def remove(self, number: int) -> Place | None:
+        """Something is not held any more; returns where it was, if it was."""
+        hold = self._holds.pop(number, None)
+        if hold is None:
+            return None
+        place = (hold.model, hold.seat.node)
+        del self._groups[place][number], self._ends[bisect_left(self._ends, (hold.end, number))]
+        if not self._groups[place]:
+            del self._groups[place]
+        return place
+
+    def ended(self, now: float) -> list[int]:
+        """The numbers of what ends by then."""
+        return [number for _, number in self._ends[: bisect_right(self._ends, (now, LAST))]]
+
+    def ending(self, stays: int) -> Iterator[Place]:
+        """Where the first of these stays end."""
+        for _, number in self._ends[:stays]:
+            hold = self._holds[number]
+            yield hold.model, hold.seat.node
+
+    def end_after(self, stays: int) -> float | None:
+        """When the first ends after so many."""
+        return self._ends[stays][0] if stays < len(self._ends) else None
+
+
 _Order = tuple[float, ActionKind, str, str, float]
 """When a step begins, what it is, on which node, of which model (its key), and when it must be done."""
 _Coming = tuple[_Order, tuple[Loading, ...], tuple[Hold, ...]]
@@ -64,17 +126,19 @@ class Agenda:
         self,
         admission: Admission,
         booked: Mapping[str, Booked],
-        active: Iterable[Hold],
+        active: Active,
         loadings: Mapping[int, Loading],
         early: set[int],
     ) -> None:
         """Tell what comes and goes, the nearest first.
 
         Args:
-            active: what is held now.
             early: the numbers of what is loaded already.
         """
-        found = heapq.nsmallest(MAX_STEPS, _coming(admission, active, loadings, early), key=itemgetter(0))
+        found = _nearest(admission, active, MAX_ENDS, loadings, early)
+        cut = active.end_after(MAX_ENDS)
+        if cut is not None and (len(found) < MAX_STEPS or found[-1][0][0] >= cut):
+            found = _nearest(admission, active, len(active), loadings, early)
         told: dict[_Order, tuple[tuple[object, ...], Step]] = {}
         self.keys = set()
         for order, coming, going in found:
@@ -96,27 +160,34 @@ def same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
     return len(one) == len(other) and all(map(is_, one, other))
 
 
+def _nearest(
+    admission: Admission, active: Active, ends: int, loadings: Mapping[int, Loading], early: set[int]
+) -> list[_Coming]:
+    """What comes and goes first, if no more than so many ends of stays come before it."""
+    return sorted(_coming(admission, active, ends, loadings, early), key=itemgetter(0))[:MAX_STEPS]
+
+
 def _coming(
-    admission: Admission, active: Iterable[Hold], loadings: Mapping[int, Loading], early: set[int]
+    admission: Admission, active: Active, ends: int, loadings: Mapping[int, Loading], early: set[int]
 ) -> Iterator[_Coming]:
     nodes = admission.book.nodes
     coming: dict[tuple[str, int, float], list[Loading]] = defaultdict(list)
-    stays: dict[tuple[str, int], list[Hold]] = defaultdict(list)
+    stays: dict[Place, list[Hold]] = defaultdict(list)
     for loading in loadings.values():
         hold = loading.hold
         stays[hold.model, hold.seat.node].append(hold)
         if hold.number not in early and loading.lead_seconds:
             coming[hold.model, hold.seat.node, hold.start].append(loading)
-    for hold in active:
-        stays[hold.model, hold.seat.node].append(hold)
     for (model, node, start), group in coming.items():
         first = min(group, key=lambda one: one.hold.rank)
         yield (first.not_before, ActionKind.DEPLOY, nodes[node].name, model, start), tuple(group), ()
-    for (model, node), holds in stays.items():
-        ends = [holds[0].end]
+    for place in dict.fromkeys((*stays, *active.ending(ends))):
+        model, node = place
+        holds = [*stays.get(place, ()), *active.at(place)]
+        gone = [holds[0].end]
         if len(holds) > 1:
-            ends = [end for _, end in union([(hold.start, hold.end) for hold in holds])]
-        for end in ends:
+            gone = [end for _, end in union([(hold.start, hold.end) for hold in holds])]
+        for end in gone:
             last = tuple(hold for hold in holds if hold.end == end)
             yield (end, ActionKind.UNDEPLOY, nodes[node].name, model, end), (), last
 
