@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,14 @@ from tests import examples
 from tests.ray_cluster import RayCluster, running_ray_cluster
 
 examples.register()
+# collecting imports torch and Ray and makes thousands of tests: there is no garbage among them to look for
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays; from here on it is passed over."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
