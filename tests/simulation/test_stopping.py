@@ -33,7 +33,7 @@ class SlowRay(FakeRay):
     """Answers a configuration only once it ``may_answer``; takes it up before that, or after."""
 
     def __init__(self, takes_up_first: bool) -> None:
-        super().__init__(now, load_seconds=0.5)
+        super().__init__(now, load_seconds=0.3, build_seconds=0.2, delete_seconds=0.2)
         self.takes_up_first = takes_up_first
         self.asked, self.may_answer = threading.Event(), threading.Event()
 
