@@ -8,14 +8,11 @@ from datetime import UTC, datetime
 
 from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Need, Seat
 from scheduler.planning.footprint import gpus_needed
 from scheduler.planning.holds import Hold
 from scheduler.planning.targets import Booked, merge
 from scheduler.planning.upcoming import same
-from scheduler.types import Deployment, Placement, Reason, ReasonCode, Target
-
-LOWEST_PRIORITY = -1_000_000
+from scheduler.types import Placement, Reason, ReasonCode, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,41 +78,3 @@ def placement(target: Target, node: Node, replicas: int, runs: bool) -> Placemen
         footprint_bytes=target.footprint_bytes,
         reason=Reason(code=ReasonCode.ALREADY_THERE if runs else code, node=node.name),
     )
-
-
-def linger(
-    admission: Admission, one: Deployment, until: float, placements: Iterable[Placement]
-) -> tuple[Placement, Seat] | None:
-    """Keep what runs a while longer, if nobody needs its room."""
-    number, now = admission.book.index.get(one.node), admission.at
-    if number is None or until <= now or any(p.target.model == one.model for p in placements):
-        return None
-    need = Need(one.footprint_bytes, round(one.num_gpus) if one.num_gpus >= 1 else None)
-    seat = admission.book.room_on(number, need, now, until)
-    if seat is None:
-        return None
-    at, end = datetime.fromtimestamp(now, UTC), datetime.fromtimestamp(until, UTC)
-    target = Target(
-        model=one.model,
-        names=(one.model.repo_id,),
-        dtype=one.dtype,
-        gpus=need.gpus,
-        replicas=one.replicas,
-        footprint_bytes=one.footprint_bytes,
-        reservations=one.reservations,
-        titles=(),
-        start=at,
-        until=end,
-        priority=LOWEST_PRIORITY,
-        booked_at=at,
-    )
-    kept = Placement(
-        target=target,
-        node=one.node,
-        replicas=one.replicas,
-        num_gpus=one.num_gpus,
-        memory_bytes=one.memory_bytes,
-        footprint_bytes=one.footprint_bytes,
-        reason=Reason(code=ReasonCode.LINGERS, node=one.node),
-    )
-    return kept, admission.book.take(seat, now, until)

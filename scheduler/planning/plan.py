@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
 
-from calendars.reservation import Reading, Reservation
+from calendars.reservation import Reading
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
 from scheduler.planning.candidates import Candidates
@@ -15,6 +15,7 @@ from scheduler.planning.diff import diff
 from scheduler.planning.exact import Opinion, OpinionState, Question, follow, obvious, question
 from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Ask
+from scheduler.planning.lingering import may_linger
 from scheduler.planning.memory import Memory, Standing
 from scheduler.planning.targets import Booked
 from scheduler.planning.verdicts import Judge, misunderstood
@@ -128,7 +129,7 @@ def decide(
     )
     questions, proofs = _second_opinions(admission, standing.unmet(), known)
 
-    lingering = _lingering(observed.deployments, wishes.given, now, policy)
+    lingering = may_linger(observed.deployments, wishes.given, now, policy.linger_seconds)
     scheduled = standing.timetable.schedule(
         admission, booked, running, known.loads, lingering, wishes.edges, wishes.altered
     )
@@ -154,7 +155,7 @@ def decide(
         ),
     )
     told = standing.signpost.directory(scheduled.placements, verdicts, booked, wishes.given, at)
-    wanted = _wanted(scheduled.placements, running, wishes, now)
+    wanted = _wanted(scheduled.placements, running, wishes, admission)
     actions = diff(scheduled.placements, running, wanted, told, observed)
     boundary = scheduled.next_boundary
     plan = Plan(
@@ -175,14 +176,21 @@ def decide(
 
 
 def _wanted(
-    placements: Iterable[Placement], running: Mapping[tuple[str, str], Deployment], wishes: Wishes, now: float
+    placements: Iterable[Placement],
+    running: Mapping[tuple[str, str], Deployment],
+    wishes: Wishes,
+    admission: Admission,
 ) -> frozenset[str]:
-    """Of the models of which something has to go, those that are wanted still."""
-    going = {model for model, _ in running.keys() - {one.identity for one in placements}}
+    """Of the models of which something has to go, those that some booking has, or loses by it."""
+    going = running.keys() - {one.identity for one in placements}
     if not going:
         return frozenset()
-    asks = (ask for ask in wishes.asks.values() if ask.model in going)
-    return frozenset(ask.model for ask in asks if ask.start - ask.lead <= now)
+    models = {model for model, _ in going}
+    had = {key for identity in going for key in running[identity].reservations}
+    asks = (
+        ask for ask in wishes.asks.values() if ask.model in models and ask.start - ask.lead <= admission.at
+    )
+    return frozenset(ask.model for ask in asks if ask.key in had or admission.of_booking(ask.key))
 
 
 def _second_opinions(
@@ -201,21 +209,6 @@ def _second_opinions(
             proofs[ask.key] = told
         questions.append(asked)
     return tuple(questions), proofs
-
-
-def _lingering(
-    deployments: Iterable[Deployment], given: Mapping[str, Reservation], now: float, policy: Policy
-) -> dict[tuple[str, str], float]:
-    """By model key and node, until when what runs may stay though its bookings have ended."""
-    if not policy.linger_seconds:
-        return {}
-    found = {}
-    for one in deployments:
-        ends = (given[key].end.timestamp() for key in one.reservations if key in given)
-        ended = [end for end in ends if end <= now]
-        if ended and max(ended) + policy.linger_seconds > now:
-            found[one.identity] = max(ended) + policy.linger_seconds
-    return found
 
 
 def _broken(

@@ -12,8 +12,9 @@ from scheduler.planning.admission import Admission
 from scheduler.planning.book import Seat
 from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Hold
+from scheduler.planning.lingering import linger
 from scheduler.planning.openings import FOREVER
-from scheduler.planning.placing import Placed, linger, placed_on
+from scheduler.planning.placing import Placed, placed_on
 from scheduler.planning.targets import Booked
 from scheduler.planning.upcoming import MAX_STEPS, Active, Agenda, Loading, Place, same
 from scheduler.types import Deployment, Placement, Step
@@ -49,6 +50,7 @@ class Timetable:
         self._told: dict[int, Loading] = {}
         self._basis: tuple[object, ...] = ()
         self._early: dict[int, Hold] = {}
+        self._kept_for: frozenset[int] = frozenset()
         self._runs: frozenset[tuple[str, str]] = frozenset()
         self._dirty: set[Place] = set()
         self._placed: dict[Place, Placed] = {}
@@ -96,11 +98,9 @@ class Timetable:
         unchanged = not self._dirty and early == list(self._early.values())
         changed |= self._place(admission, early, booked, running, altered or ())
         placements = [self._placements[identity] for identity in self._identities]
-        for identity, until in sorted(lingering.items()):
-            kept = linger(admission, running[identity], until, placements)
-            if kept is not None:
-                ahead.append((kept[1], until))
-                placements.append(kept[0])
+        models = {one.target.model.key for one in placements} if lingering else ()
+        lingers = linger(admission, running, lingering, models, loadings.values())
+        placements += lingers.placements
         for seat, until in reversed(ahead):
             admission.book.give(seat, now, until)
         basis = tuple(
@@ -108,9 +108,10 @@ class Timetable:
             for number, one in loadings.items()
         )
         unchanged = unchanged and altered is not None and same(basis, self._basis)
-        self._basis = basis
+        unchanged = unchanged and lingers.kept_for == self._kept_for
+        self._basis, self._kept_for = basis, lingers.kept_for
         if not unchanged or not self._agenda.keys.isdisjoint(altered or ()):
-            self._agenda.note(admission, booked, self._active, loadings, set(self._early))
+            self._agenda.note(admission, booked, self._active, loadings, lingers.kept_for.union(self._early))
         changed |= _keys_of_others(self._told, loadings)
         if altered:
             late = (one for one in loadings.values() if not altered.isdisjoint(one.behind))
@@ -118,7 +119,7 @@ class Timetable:
         self._told = loadings
         instants = [one.not_before for one in loadings.values()]
         instants += [start for start, _ in self._starts[:1]]
-        instants += lingering.values()
+        instants += lingers.instants
         instants += edges
         return Schedule(
             placements=tuple(sorted(placements, key=_identity) if lingering else placements),

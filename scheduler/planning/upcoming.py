@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import is_, itemgetter
@@ -128,12 +128,12 @@ class Agenda:
         booked: Mapping[str, Booked],
         active: Active,
         loadings: Mapping[int, Loading],
-        early: set[int],
+        early: Collection[int],
     ) -> None:
         """Tell what comes and goes, the nearest first.
 
         Args:
-            early: the numbers of what is loaded already.
+            early: the numbers of what is loaded already, or runs still.
         """
         found = _nearest(admission, active, MAX_ENDS, loadings, early)
         cut = active.end_after(MAX_ENDS)
@@ -161,14 +161,14 @@ def same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 
 
 def _nearest(
-    admission: Admission, active: Active, ends: int, loadings: Mapping[int, Loading], early: set[int]
+    admission: Admission, active: Active, ends: int, loadings: Mapping[int, Loading], early: Collection[int]
 ) -> list[_Coming]:
     """What comes and goes first, if no more than so many ends of stays come before it."""
     return sorted(_coming(admission, active, ends, loadings, early), key=itemgetter(0))[:MAX_STEPS]
 
 
 def _coming(
-    admission: Admission, active: Active, ends: int, loadings: Mapping[int, Loading], early: set[int]
+    admission: Admission, active: Active, ends: int, loadings: Mapping[int, Loading], early: Collection[int]
 ) -> Iterator[_Coming]:
     nodes = admission.book.nodes
     coming: dict[tuple[str, int, float], list[Loading]] = defaultdict(list)
