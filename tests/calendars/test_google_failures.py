@@ -176,10 +176,10 @@ def test_a_hung_connection_hangs_for_the_deadline_only(desk: Desk, lab: Calendar
 
 
 def test_the_next_reading_is_not_in_the_way_of_one_that_was_given_up(desk: Desk, lab: CalendarHandle) -> None:
-    source = desk.source(lab, deadline_seconds=2.0)
+    source = desk.source(lab, deadline_seconds=1.0)
     read(source)
-    # 0.9 s each: no single wait reaches httplib2's own timeout, all together pass the deadline.
-    desk.google.faults.add("slow", times=2, path="/events", seconds=0.9)
+    # 0.45 s each: no single wait reaches httplib2's own timeout, all together pass the deadline.
+    desk.google.faults.add("slow", times=2, path="/events", seconds=0.45)
     desk.google.faults.add("hang", times=1, path="/events")
     for n in range(3):
         lab.add(f"a/m{n}", "2026-03-03T09:00", "2026-03-03T10:00")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from calendars.called import VARIABLE
+from calendars.google import GoogleCalendar
 from scheduler import calendar_desk
 from scheduler.__main__ import main
 from scheduler.controller import Controller
@@ -58,6 +59,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(calendar_desk, "RETRY_PAUSE_SECONDS", 0.0)
+    monkeypatch.setitem(GoogleCalendar.__init__.__kwdefaults__, "retry_pause_seconds", 0.0)
     time.tzset()
     yield tmp_path
     monkeypatch.delenv("TZ")

@@ -142,7 +142,7 @@ CANNOT = 'print(json.dumps({"problem": "no actor"}), flush=True)'
 def test_a_granted_lease_holds_for_its_time_and_not_longer_without_an_answer(
     tmp_path: Path, clock: Clock
 ) -> None:
-    one = front(tmp_path, f"{GRANT}\ntime.sleep(60)", clock=clock)
+    one = front(tmp_path, f"{GRANT}\nsys.stdin.read()", clock=clock)
     one.start()
     until(lambda: one.lease().ours)
     clock.now += 9

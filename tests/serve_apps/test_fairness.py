@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import httpx
@@ -135,6 +136,15 @@ def test_who_leaves_in_the_moment_of_his_turn_gives_it_on() -> None:
     run(main())
 
 
+def asking(address: str, body: dict[str, object], clients: ExitStack) -> None:
+    """A client that has asked, and leaves with the others."""
+    host, port = address.removeprefix("http://").split(":")
+    text = json.dumps(body)
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(text)}"
+    line = clients.enter_context(socket.create_connection((host, int(port)), timeout=5))
+    line.sendall(f"{head}\r\nContent-Type: application/json\r\n\r\n{text}".encode())
+
+
 class TestOverHttp:
     """What OpenAI's clients are told, and that one that leaves frees its place."""
 
@@ -149,19 +159,14 @@ class TestOverHttp:
         gateway = Gateway(GatewayArgs(queued_per_key=1), backend, now=Clock())
         gateway.reconfigure(CONFIG)
         body = self.BODY | {"stream": True}
-        with served(make_app(gateway)) as address, ThreadPoolExecutor(2) as pool:
-
-            def ask() -> None:
-                with suppress(httpx.ReadTimeout):
-                    httpx.post(f"{address}/v1/completions", json=body, timeout=3)
-
-            asking = [pool.submit(ask) for _ in range(2)]
+        with served(make_app(gateway)) as address, ExitStack() as clients:
+            for _ in range(2):
+                asking(address, body, clients)
             wait_until(lambda: gateway.gate.load("a") == 2, 10, "one is inside, one waits", every=0.01)
             answer = httpx.post(f"{address}/v1/completions", json=body)
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_requests")
             assert int(answer.headers["retry-after"]) >= 1
-            for one in asking:
-                one.result()
+            clients.close()
         gateway.close()
 
     @pytest.mark.parametrize("stream", [False, True])

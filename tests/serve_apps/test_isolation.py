@@ -382,9 +382,9 @@ class TestTime:
         with client_model.trace("Hello", backend=captured):
             import time
 
-            time.sleep(2)
+            time.sleep(1)
             done = [1].save()
-        executor = InProcessExecutor(replica._model, replica._executor._baseline, grace_seconds=0.3)
+        executor = InProcessExecutor(replica._model, replica._executor._baseline, grace_seconds=0.1)
         frames = list(executor.run(Block(captured.payload, True, {}, limit_seconds=0.2), held))
         assert b"could not be stopped" in frames[-1].data
         assert "could not be stopped" in (executor.fatal() or "")
