@@ -19,7 +19,7 @@ Examples
   ./start.sh plan --at 2030-01-31T09:00             ... and then
   HOST_IP=192.168.1.10 ./start.sh head              a head that others can join
   RAY_ADDRESS=192.168.1.10:6380 ./start.sh worker   join it (copy the head's var/ray_token first)
-  ./start.sh test -m "not ray"                      the fast tests
+  ./start.sh test -m "not ray" -n auto              the fast tests, side by side
   ./start.sh test -m faults -s                      those that kill parts of a Ray cluster, and what they took
 
 The environment is made in .venv, from Python 3.11 or 3.12, and made again when pyproject.toml or
@@ -121,10 +121,16 @@ prepare() {
   fi
 }
 
+# RUNLEVEL: nothing that is installed is to be started as a service
+apt_install() {
+  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+}
+
 # A browser and Prometheus, which some tests drive, are not among pip's packages.
 make_tools() {
   local missing=() log=$root/.venv/tools.log
-  command -v chromium >/dev/null || missing+=(chromium)
+  command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null ||
+    missing+=(chromium-headless-shell)
   command -v promtool >/dev/null || missing+=(prometheus)
   [[ ${#missing[@]} -gt 0 && -z ${NDIF_NO_TOOLS:-} ]] || return 0
   if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
@@ -132,9 +138,9 @@ make_tools() {
     return 0
   fi
   echo "Installing ${missing[*]} for the tests (once; NDIF_NO_TOOLS=1 leaves them out) ..." >&2
-  # RUNLEVEL: nothing that is installed is to be started as a service
-  if ! { apt-get update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-    apt-get install --yes --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+  # not every distribution has the shell apart from the browser
+  if ! { apt-get update && { apt_install "${missing[@]}" || apt_install "${missing[@]/-headless-shell/}"; }; } \
+    >"$log" 2>&1; then
     tail -n 5 "$log" >&2
     echo "They could not be installed, so their tests are skipped, or fail under CI." >&2
   fi
@@ -157,7 +163,7 @@ run_tests() {
     exec "$python" -m pytest "$@"
   fi
   # what needs no Ray side by side, then what does, one after the other: it takes the whole machine
-  check pytest -m "not ray" -n auto
+  check pytest -m "not ray" -n auto --dist worksteal
   check pytest -m "ray and not faults"
 }
 
