@@ -116,7 +116,7 @@ class Admission(Ledger):
     def _might_fit(self, ask: Ask, released: Iterable[Released]) -> bool:
         """Whether a booking that found no room may find some where something was given back."""
         nodes = {node for node, _, _ in overlapping(ask, released)}
-        if not nodes or self._of_model.get(ask.model):
+        if not nodes or self.nodes_of(ask.model):
             return bool(nodes)
         start = max(ask.start, self.at)
         return any(self.book.room_on(node, ask.need, start, ask.end) is not None for node in nodes)
@@ -233,7 +233,7 @@ class Admission(Ledger):
     def _seat(self, ask: Ask, used: set[int], displaced: list[str]) -> bool:
         """Give one replica of a booking a seat: one its model has already, or one of its own."""
         start = max(ask.start, self.at)
-        if self._of_model.get(ask.model) and self._join(ask, start, used, displaced):
+        if self._join(ask, start, used, displaced):
             return True
         placed = self._place(ask, ask.need, start, ask.end, displaced)
         if placed is None:
@@ -243,12 +243,9 @@ class Admission(Ledger):
 
     def _join(self, ask: Ask, start: float, used: set[int], displaced: list[str]) -> bool:
         """Give it one that its model has already."""
-        theirs = [
-            hold
-            for hold in self.of_model(ask.model)
-            if hold.number not in used and hold.start <= ask.end and hold.end >= start
-        ]
-        theirs.sort(key=lambda h: (not h.settled, -(min(h.end, ask.end) - max(h.start, start)), h.rank))
+        theirs = [hold for hold in self.beside(ask.model, start, ask.end) if hold.number not in used]
+        # The order among equals is that of their ranks, in which they are.
+        theirs.sort(key=lambda hold: (not hold.settled, max(hold.start, start) - min(hold.end, ask.end)))
         for join in (self._extend, self._move_whole):
             for hold in theirs:
                 joined = join(hold, ask, start)
@@ -281,9 +278,8 @@ class Admission(Ledger):
 
     def _with_neighbours(self, hold: Hold, used: set[int]) -> Hold:
         """One stay with those of its model that end where it starts, or start where it ends."""
-        for other in self.of_model(hold.model):
-            touches = hold.start == other.end or hold.end == other.start
-            if not touches or other.settled or other.need != hold.need or other.number in used:
+        for other in self.touching(hold):
+            if other.settled or other.need != hold.need or other.number in used:
                 continue
             begun = self.mark()
             self.drop(other)
@@ -291,9 +287,9 @@ class Admission(Ledger):
                 self.drop(hold)
                 start, end = min(hold.start, other.start), max(hold.end, other.end)
                 keys, priority = hold.keys | other.keys, max(hold.priority, other.priority)
-                hold = self.put(replace(hold, start=start, end=end, keys=keys, priority=priority))
-            else:
-                self.undo(begun)
+                joined = self.put(replace(hold, start=start, end=end, keys=keys, priority=priority))
+                return self._with_neighbours(joined, used)
+            self.undo(begun)
         return hold
 
     def _may_stay(self, hold: Hold, start: float, end: float) -> bool:
@@ -347,8 +343,7 @@ class Admission(Ledger):
 
     def _place(self, ask: Ask, need: Need, start: float, end: float, displaced: list[str]) -> Hold | None:
         """A seat of its own: best one to be loaded in time, then any, then by moving, then by displacing."""
-        theirs = (hold.seat.node for hold in self.of_model(ask.model))
-        near = list(dict.fromkeys((*theirs, *self.at_hand.get(ask.model, ()))))
+        near = list(dict.fromkeys((*self.nodes_of(ask.model), *self.at_hand.get(ask.model, ()))))
         seat = None
         if ask.lead and start - ask.lead > self.at:
             seat = self.book.find(need, start - ask.lead, end, near)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import cast
 
 from scheduler.planning.book import Need, Seat
 
@@ -49,12 +50,16 @@ class Hold:
     priority: int
     settled: bool = False
     kept_until: float = 0.0
+    _rank: tuple[object, ...] | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def rank(self) -> tuple[object, ...]:
         """The order in which holds are told; no two that differ have the same."""
-        lane = -1 if self.seat.lane is None else self.seat.lane
-        return (self.start, self.end, self.model, self.seat.node, lane, sorted(self.keys))
+        if self._rank is None:
+            lane = -1 if self.seat.lane is None else self.seat.lane
+            rank = (self.start, self.end, self.model, self.seat.node, lane, sorted(self.keys))
+            object.__setattr__(self, "_rank", rank)
+        return cast(tuple[object, ...], self._rank)
 
     def seated(self, number: int, seat: Seat) -> Hold:
         """The same, by another number or on another seat."""

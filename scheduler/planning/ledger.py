@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from itertools import count
 
 import numpy as np
 
-from scheduler.planning.book import Book
+from scheduler.planning.book import LAST, Book
 from scheduler.planning.holds import Ask, Hold
 
 Released = tuple[int, float, float]
@@ -42,8 +43,11 @@ class Ledger:
         """What is held, or is not any more, since this was last emptied; by number."""
         self.released: list[Released] = []
         self.shifted: list[tuple[float, float]] = []
-        self._of_model: dict[str, set[int]] = {}
+        self._of_model: dict[str, _OfModel] = {}
         self._of_key: dict[str, set[int]] = {}
+        """The numbers of what is, or was lately, held for a booking."""
+        self._keys_of: dict[int, frozenset[str]] = {}
+        """By number, the bookings it is listed for there."""
         self._on_node: list[set[int]] = [set() for _ in book.nodes]
         self._priorities: Counter[int] = Counter()
         self._kept: set[int] = set()
@@ -65,15 +69,43 @@ class Ledger:
 
     def of_booking(self, key: str) -> list[Hold]:
         """What is held for a booking, in order."""
-        return self._in_order(self._of_key.get(key))
+        return _in_order(self._holds_of(key))
+
+    def _holds_of(self, key: str) -> list[Hold]:
+        found = (self.holds.get(number) for number in self._of_key.get(key, ()))
+        return [hold for hold in found if hold is not None and key in hold.keys]
 
     def of_model(self, model: str) -> list[Hold]:
         """What is held for a model, in order."""
-        return self._in_order(self._of_model.get(model))
+        known = self._of_model.get(model)
+        return _in_order([self.holds[number] for _, number in known.starts]) if known else []
+
+    def beside(self, model: str, start: float, end: float) -> list[Hold]:
+        """What is held for a model during a window, or until it begins, or from its end on; in order."""
+        known = self._of_model.get(model)
+        if not known:
+            return []
+        first = bisect_left(known.starts, (start - known.longest, -1))
+        last = bisect_right(known.starts, (end, LAST))
+        found = (self.holds[number] for _, number in known.starts[first:last])
+        return _in_order([hold for hold in found if hold.end >= start])
+
+    def touching(self, hold: Hold) -> list[Hold]:
+        """What is held for the same model until a hold begins, or from its end on; in order."""
+        known = self._of_model[hold.model]
+        first = bisect_left(known.starts, (hold.start - known.longest, -1))
+        last = bisect_right(known.starts, (hold.end, LAST))
+        found = (self.holds[number] for _, number in known.starts[first:last])
+        return _in_order([one for one in found if one.start == hold.end or one.end == hold.start])
+
+    def nodes_of(self, model: str) -> list[int]:
+        """The nodes on which something is held for a model, at any time."""
+        known = self._of_model.get(model)
+        return sorted(known.nodes) if known else []
 
     def on_node(self, node: int) -> list[Hold]:
         """What is held on a node, in order."""
-        return self._in_order(self._on_node[node])
+        return _in_order(list(self.there(node)))
 
     def there(self, node: int) -> Iterator[Hold]:
         """What is held on a node, in no order."""
@@ -83,21 +115,12 @@ class Ledger:
         """The numbers of what is held on a node, in no order."""
         return self._on_node[node]
 
-    def _in_order(self, numbers: set[int] | None) -> list[Hold]:
-        if not numbers:
-            return []
-        found = [self.holds[number] for number in numbers]
-        if len(found) > 1:
-            found.sort(key=_rank)
-        return found
-
     def covered(self, ask: Ask) -> int:
         """How many replicas a booking has throughout what is left of its window."""
-        numbers = self._of_key.get(ask.key)
-        if not numbers:
+        holds = self._holds_of(ask.key)
+        if not holds:
             return 0
         start = max(ask.start, self.at)
-        holds = [self.holds[number] for number in numbers]
         if all(hold.start <= start and hold.end >= ask.end for hold in holds):
             return len(holds)
         instants = [start, *(hold.end for hold in holds if start < hold.end < ask.end)]
@@ -127,6 +150,7 @@ class Ledger:
             else:
                 self.book.take(hold.seat, hold.start, hold.end)
                 self._list(hold)
+            self._forget(hold.number)
 
     def keep(self) -> None:
         """All since the last time is final."""
@@ -138,6 +162,7 @@ class Ledger:
                 self.shifted.append((hold.start, hold.end))
             if not put and not self._is_still_held(hold):
                 self.released.append((hold.seat.node, hold.start, hold.end))
+            self._forget(hold.number)
         self._journal.clear()
 
     def _is_still_held(self, gone: Hold) -> bool:
@@ -186,34 +211,73 @@ class Ledger:
             if others:
                 self.versions[node] = version + 1
                 self.shifted += [(hold.start, hold.end) for hold in others]
+            for number in before:
+                self._forget(number)
         self._cleared.clear()
         self.former.clear()
 
     def _list(self, hold: Hold) -> None:
         self.holds[hold.number] = self.news[hold.number] = hold
-        self._of_model.setdefault(hold.model, set()).add(hold.number)
+        self._of_model.setdefault(hold.model, _OfModel()).add(hold)
         self._on_node[hold.seat.node].add(hold.number)
         self._priorities[hold.priority] += 1
         if hold.kept_until:
             self._kept.add(hold.number)
-        for key in hold.keys:
+        listed = self._keys_of.get(hold.number)
+        for key in hold.keys if listed is None else hold.keys - listed:
             self._of_key.setdefault(key, set()).add(hold.number)
+        self._keys_of[hold.number] = hold.keys if listed is None else hold.keys | listed
 
     def _unlist(self, hold: Hold) -> None:
         del self.holds[hold.number]
         self.news[hold.number] = None
-        self._of_model[hold.model].discard(hold.number)
+        known = self._of_model[hold.model]
+        known.discard(hold)
+        if not known.starts:
+            del self._of_model[hold.model]
         self._on_node[hold.seat.node].discard(hold.number)
         self._priorities[hold.priority] -= 1
         self._kept.discard(hold.number)
-        for key in hold.keys:
-            self._of_key[key].discard(hold.number)
+
+    def _forget(self, number: int) -> None:
+        """What is held no more is listed no more; what was replaced was left where it stood."""
+        if number not in self.holds:
+            for key in self._keys_of.pop(number, ()):
+                self._of_key[key].discard(number)
+
+
+class _OfModel:
+    """The holds of one model by their starts, how long the longest there was is, and how many a node has."""
+
+    __slots__ = ("longest", "nodes", "starts")
+
+    def __init__(self) -> None:
+        self.starts: list[tuple[float, int]] = []
+        self.longest = 0.0
+        self.nodes: dict[int, int] = {}
+
+    def add(self, hold: Hold) -> None:
+        insort(self.starts, (hold.start, hold.number))
+        self.longest = max(self.longest, hold.end - hold.start)
+        self.nodes[hold.seat.node] = self.nodes.get(hold.seat.node, 0) + 1
+
+    def discard(self, hold: Hold) -> None:
+        del self.starts[bisect_left(self.starts, (hold.start, hold.number))]
+        self.nodes[hold.seat.node] -= 1
+        if not self.nodes[hold.seat.node]:
+            del self.nodes[hold.seat.node]
 
 
 def overlapping(ask: Ask, released: Iterable[Released]) -> list[Released]:
     """What was given back within the window of a booking, or while it would be loaded."""
     begin, end = ask.start - ask.lead, ask.end
     return [one for one in released if one[1] < end and one[2] > begin]
+
+
+def _in_order(holds: list[Hold]) -> list[Hold]:
+    if len(holds) > 1:
+        holds.sort(key=_rank)
+    return holds
 
 
 def _rank(hold: Hold) -> tuple[object, ...]:

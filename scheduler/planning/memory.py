@@ -218,8 +218,7 @@ class Standing:
         """A digest of what a booking asks for, and of the stays that its model has near its window."""
         near = [
             (hold.start, hold.end, hold.seat.node)
-            for hold in self.admission.of_model(ask.model)
-            if hold.start <= ask.end and hold.end >= ask.start
+            for hold in self.admission.beside(ask.model, ask.start, ask.end)
         ]
         known = self._digests.get(ask.key)
         if known is None or known[0] is not ask or known[1] != near:

@@ -303,7 +303,7 @@ def _loading(admission: Admission, hold: Hold, lead: float, begin: float) -> Loa
     # A model that is there already needs no time.
     joined = any(
         other.end == hold.start and other.number != hold.number and other.seat.node == hold.seat.node
-        for other in admission.of_model(hold.model)
+        for other in admission.beside(hold.model, hold.start, hold.start)
     )
     behind = _behind(admission, hold, free)
     return Loading(hold, 0.0, hold.start, behind) if joined else Loading(hold, lead, free, behind)

@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 
 from scheduler.cluster.node import Cluster
+from scheduler.planning.holds import Hold
+from scheduler.planning.ledger import Ledger
 from scheduler.planning.plan import Policy
 from scheduler.types import ActionKind, HelpCode, Plan, ReasonCode, VerdictState
 from tests.scheduler.builders import (
@@ -322,7 +324,17 @@ def test_odd_bookings_get_a_verdict_each_and_bounded_work(
 
     monkeypatch.setattr(Profile, "least", counted_least)
     monkeypatch.setattr(Profile, "take", counted_take)
+    listed = [0]
+    beside = Ledger.beside
+
+    def counted_beside(self: Ledger, model: str, start: float, end: float) -> list[Hold]:
+        found = beside(self, model, start, end)
+        listed[0] += len(found)
+        return found
+
+    monkeypatch.setattr(Ledger, "beside", counted_beside)
     sizes = SIZES | known(nothing=2 / GIB)
     plan: Plan = planned(odd, on, sizes)  # type: ignore[arg-type]
     assert len(plan.verdicts) == sum(one.end > NOON for one in odd)  # type: ignore[attr-defined]
     assert reads[0] + taken[0] < 20_000 + 60 * len(odd)
+    assert listed[0] < 20_000 + 60 * len(odd)

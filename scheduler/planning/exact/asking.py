@@ -52,7 +52,8 @@ def missing(
     served by stays of another need. Of more replicas than ``most`` only so many are looked for.
     """
     start = max(ask.start, admission.at)
-    overlapping = [h for h in admission.of_model(ask.model) if h.start < ask.end and h.end > start]
+    theirs = admission.beside(ask.model, start, ask.end)
+    overlapping = [h for h in theirs if h.start < ask.end and h.end > start]
     theirs = [hold for hold in overlapping if hold.need == ask.need]
     theirs.sort(key=lambda h: (ask.key not in h.keys, not h.settled, h.start - h.end, h.rank))
     wanted = min(ask.replicas, len(theirs) + most)
