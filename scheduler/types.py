@@ -500,13 +500,14 @@ class Stay:
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """A booking that was refused, and a digest of what it asked for and what its model had then.
+    """A booking that was refused, and digests of what it asked for, without and with what its model had then.
 
-    It is not tried again as long as both are the same and nothing is given back within its window.
+    It is not tried again as long as both are the same and nothing is given back.
     """
 
     event: str
     asked: str
+    booking: str = ""
 
 
 class Broken(Frozen):

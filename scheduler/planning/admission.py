@@ -11,13 +11,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from operator import attrgetter
 
 from calendars.reservation import MAX_PRIORITY
 from scheduler.planning.book import Book, Need, Seat, units_on
 from scheduler.planning.holds import Ask, Hold, for_either, union, wanted_by
-from scheduler.planning.ledger import Ledger, Released, overlapping
+from scheduler.planning.ledger import Ledger, Released, in_order, overlapping
 
 ATTEMPTS = (20, 6, 6)
 """Nodes tried to be cleared for one replica, for each that makes room for it, and for each of these."""
@@ -42,7 +43,9 @@ class Admission(Ledger):
         at: the present, seconds since the epoch; the past is not looked at.
         at_hand: the nodes, by number, that have the weights of a model, by its key.
 
-    ``displaced`` tells which booking lost a seat to which of a higher priority.
+    ``displaced`` tells which booking lost a seat to which. Who is ``robbed`` of what was promised, because
+    the cluster is another, comes before what was booked later and has not started. Who is ``spent`` was
+    refused, and its window has begun: nobody loses anything to it any more.
     """
 
     def __init__(
@@ -54,6 +57,10 @@ class Admission(Ledger):
         self._moves = 0
         self._displaces = True
         self.displaced: dict[str, str] = {}
+        self.longest_lead = 0.0
+        """Of all that was asked for so far, seconds."""
+        self.robbed: frozenset[str] = frozenset()
+        self.spent: frozenset[str] = frozenset()
 
     # What is asked from outside
 
@@ -64,7 +71,7 @@ class Admission(Ledger):
 
         Args:
             before: the keys of those that were refused before. They are tried again only where something
-                was ``released`` within their window, and few others are moved for all of them.
+                was ``released``: within their window, or where it lets others be moved, few for all of them.
         """
         released, before = list(released), set(before)
         self.released.clear()
@@ -80,7 +87,7 @@ class Admission(Ledger):
             refused[ask.key] = ask
             if ask.key not in before:
                 got, displaced = self.admit(ask, settle_for_less=True)
-            elif released and ((moves and overlapping(ask, released)) or self._might_fit(ask, released)):
+            elif released and (moves or self._might_fit(ask, released)):
                 got, displaced, moves = self._admit_again(ask, moves)
             else:
                 continue
@@ -127,6 +134,7 @@ class Admission(Ledger):
         Unless it ``settle``s ``_for_less``, a booking that does not get all its replicas gets none.
         """
         self.asks[ask.key] = ask
+        self.longest_lead = max(self.longest_lead, ask.lead)
         begun = self.mark()
         displaced: list[str] = []
         got = 0
@@ -246,11 +254,13 @@ class Admission(Ledger):
         theirs = [hold for hold in self.beside(ask.model, start, ask.end) if hold.number not in used]
         # The order among equals is that of their ranks, in which they are.
         theirs.sort(key=lambda hold: (not hold.settled, max(hold.start, start) - min(hold.end, ask.end)))
-        for join in (self._extend, self._move_whole):
+        for join in (self._extend, self._move_whole, self._make_way):
             for hold in theirs:
                 joined = join(hold, ask, start)
                 if joined is not None:
-                    used.add(self._with_neighbours(joined, used).number)
+                    joined = self._with_neighbours(joined, used)
+                    self._move_delayed(joined)
+                    used.add(joined.number)
                     return True
         overlapping = [
             hold for hold in theirs if hold.start < ask.end and hold.end > start and self._suits(hold, ask)
@@ -302,6 +312,21 @@ class Admission(Ledger):
             return None
         return self._anew(hold, ask, need, min(hold.start, start), max(hold.end, ask.end))
 
+    def _make_way(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
+        """One stay of both where it is, for which others that have not started are moved."""
+        need = for_either(hold.need, ask.need)
+        if need is None or not self._suits(hold, ask) or self.book.nodes[hold.seat.node].closed:
+            return None
+        first, last = min(hold.start, start), max(hold.end, ask.end)
+        self._moves = min(MOVES_PER_REPLICA, self.moves_left)
+        begun = self.mark()
+        self.drop(hold)
+        wanted = self._for_both(replace(hold, need=need), first, last, hold.seat, ask)
+        if placed := self._in_place_of_others(hold.seat.node, wanted):
+            return placed
+        self.undo(begun)
+        return None
+
     def _anew(
         self, hold: Hold, ask: Ask, need: Need, start: float, end: float, node: int | None = None
     ) -> Hold | None:
@@ -344,15 +369,63 @@ class Admission(Ledger):
     def _place(self, ask: Ask, need: Need, start: float, end: float, displaced: list[str]) -> Hold | None:
         """A seat of its own: best one to be loaded in time, then any, then by moving, then by displacing."""
         near = list(dict.fromkeys((*self.nodes_of(ask.model), *self.at_hand.get(ask.model, ()))))
-        seat = None
-        if ask.lead and start - ask.lead > self.at:
-            seat = self.book.find(need, start - ask.lead, end, near)
-        seat = seat or self.book.find(need, start, end, near)
-        if seat is not None:
-            settled, keys = start <= self.at, frozenset({ask.key})
-            return self.put(Hold(-1, ask.model, need, seat, start, end, keys, ask.priority, settled))
         wanted = wanted_by(ask, need, start, end, settled=start <= self.at)
+        if placed := self._in_time(wanted, ask.lead, near):
+            return placed
+        seat = self.book.find(need, start, end, near) if ask.lead else None
+        if seat is not None:
+            return self.put(wanted.seated(-1, seat))
         return self._by_moving(wanted) or self._by_displacing(wanted, displaced)
+
+    # Time to load
+
+    def _in_time(self, wanted: Hold, lead: float, near: Iterable[int]) -> Hold | None:
+        """A seat that is free while it is loaded, and of such one after which nobody else is loaded late."""
+        ahead, end = wanted.start, wanted.end
+        if ahead - lead > self.at:
+            ahead -= lead
+        seat = self.book.find(wanted.need, ahead, end, near)
+        if seat is None:
+            return None
+        begun = self.mark()
+        placed = self.put(wanted.seated(-1, self.book.with_lane(seat, ahead, end)))
+        delayed = self._delayed(placed) if lead else []
+        if delayed:
+            self.undo(begun)
+            pause = max(self._lead(hold) for hold in delayed)
+            later = self.book.find(wanted.need, ahead, end + pause, near)
+            seat = self.book.with_lane(later or seat, ahead, end + pause if later else end)
+            placed = self.put(wanted.seated(-1, seat))
+            self._move_delayed(placed)
+        return placed
+
+    def _lead(self, hold: Hold) -> float:
+        return max(self.asks[key].lead for key in hold.keys)
+
+    def _delayed(self, placed: Hold) -> list[Hold]:
+        """What starts on its node soon after a hold ends, and is loaded late for it."""
+        found = []
+        for hold in self.there(placed.seat.node):
+            if hold.start >= placed.end and hold.start - self.longest_lead < placed.end:
+                lead = self._lead(hold)
+                if hold.start - lead < placed.end and not self.book.fits(
+                    hold.seat, placed.end - 1, hold.start
+                ):
+                    found.append(hold)
+        return in_order(found)
+
+    def _move_delayed(self, placed: Hold) -> None:
+        """Move what would be loaded late for a hold, if it is in time elsewhere."""
+        for hold in self._delayed(placed):
+            if not hold.settled and hold.model != placed.model:
+                begun = self.mark()
+                self.drop(hold)
+                ahead = max(hold.start - self._lead(hold), self.at)
+                seat = self.book.find(hold.need, ahead, hold.end)
+                if seat is not None:
+                    seat = self.book.with_lane(seat, ahead, hold.end)
+                if seat is None or self._delayed(self.put(hold.seated(hold.number, seat))):
+                    self.undo(begun)
 
     # Room that is made
 
@@ -363,16 +436,22 @@ class Admission(Ledger):
         if self._moves <= 0:
             return None
         for node in islice(self._worth_clearing(wanted, _is_pending), ATTEMPTS[depth]):
-            if self._moves <= 0:
-                return None
-            self._moves -= 1
-            self.moves_left -= 1
             begun = self.mark()
-            placed, gone = self._clear(node, wanted, _is_pending)
-            if placed is not None and self._elsewhere(placed, gone, depth):
-                return self.holds[placed.number]
+            if placed := self._in_place_of_others(node, wanted, depth):
+                return placed
             self.undo(begun)
         return None
+
+    def _in_place_of_others(self, node: int, wanted: Hold, depth: int = 0) -> Hold | None:
+        """Hold something on a node that is cleared for it, if all that was there finds a seat."""
+        if self._moves <= 0:
+            return None
+        self._moves -= 1
+        self.moves_left -= 1
+        placed, gone = self._clear(node, wanted, _is_pending)
+        if placed is None or not self._elsewhere(placed, gone, depth):
+            return None
+        return self.holds[placed.number]
 
     def _elsewhere(self, placed: Hold, gone: Iterable[Hold], depth: int) -> bool:
         """Seat all that was cleared away for a hold, which itself stays where it is."""
@@ -394,30 +473,46 @@ class Admission(Ledger):
             self.put(replace(hold, settled=settled))
 
     def _by_displacing(self, wanted: Hold, displaced: list[str]) -> Hold | None:
-        """Clear a node of lower priorities, at the least loss; what is kept for a while still, later."""
-        if not self._displaces or not self.has_weaker(wanted.priority):
+        """Clear a node of weaker claims, at the least loss; what is kept for a while still, later."""
+        may_go = self._weaker_than(wanted)
+        if may_go is None:
             return None
         for start in self._starts(wanted):
+            later, going = replace(wanted, start=start), partial(may_go, start)
             best: tuple[float, int] | None = None
-            later = replace(wanted, start=start)
-
-            def may_go(hold: Hold, start: float = start) -> bool:
-                return hold.priority < wanted.priority and hold.kept_until <= start
-
-            for node in self._worth_clearing(later, may_go):
+            for node in self._worth_clearing(later, going):
                 begun = self.mark()
-                placed, gone = self._clear(node, later, may_go)
+                placed, gone = self._clear(node, later, going)
                 if placed is not None:
                     loss = sum(hold.volume for hold in gone if not self._again(hold))
                     best = min(best, (loss, node)) if best else (loss, node)
                 self.undo(begun)
             if best is not None:
-                placed, gone = self._clear(best[1], later, may_go)
+                placed, gone = self._clear(best[1], later, going)
                 for hold in gone:
                     if not self._again(hold):
                         displaced += sorted(hold.keys)
                 return placed
         return None
+
+    def _weaker_than(self, wanted: Hold) -> Callable[[float, Hold], bool] | None:
+        """What may be displaced at an instant for a hold; None where nothing may be."""
+        is_robbed = not self.robbed.isdisjoint(wanted.keys)
+        is_spent = not self.spent.isdisjoint(wanted.keys)
+        if not self._displaces or not (is_robbed or (self.has_weaker(wanted.priority) and not is_spent)):
+            return None
+        claim = self._claim(wanted)
+
+        def may_go(instant: float, hold: Hold) -> bool:
+            if hold.priority < wanted.priority:
+                return hold.kept_until <= instant
+            return is_robbed and not hold.settled and self._claim(hold) > claim
+
+        return may_go
+
+    def _claim(self, hold: Hold) -> tuple[int, float, str]:
+        """The strongest claim of those for whom something is held."""
+        return min(self.asks[key].claim for key in hold.keys)
 
     def _starts(self, wanted: Hold) -> list[float]:
         """When displacing may begin: at once, or when something has been kept for as long as it must."""
@@ -470,6 +565,10 @@ class Admission(Ledger):
         seat = self.book.find(hold.need, hold.start, hold.end)
         if seat is None:
             return False
+        ahead = max(hold.start - self._lead(hold), self.at)
+        if ahead < hold.start and not self.book.is_free(seat, ahead, hold.start):
+            earlier = self.book.find(hold.need, ahead, hold.end)
+            seat = self.book.with_lane(earlier, ahead, hold.end) if earlier else seat
         self.put(replace(hold, seat=seat, number=-1, settled=hold.start <= self.at))
         return True
 

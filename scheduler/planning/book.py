@@ -320,6 +320,18 @@ class Book:
         room = self.lanes.lowest(seat.lane, first, last) >= seat.units
         return room and self._may_draw(seat.lane, first, last)
 
+    def is_free(self, seat: Seat, start: float, end: float) -> bool:
+        """The same of a seat that may have no lane yet."""
+        if seat.lane != NEW_LANE:
+            return self.fits(seat, start, end)
+        return self.pool.lowest(seat.node, *self.span(start, end)) > 0
+
+    def with_lane(self, seat: Seat, start: float, end: float) -> Seat:
+        """The same with a lane, one that is idle during a window, if it shares a device and has none yet."""
+        if seat.lane != NEW_LANE:
+            return seat
+        return Seat(seat.node, self._idle_lane(seat.node, *self.span(start, end)), seat.units)
+
     def nearly(self, need: Need, start: float, end: float) -> Iterator[int]:
         """Open nodes that could seat a need if they were empty enough, those that lack least first."""
         first, last = self.span(start, end)
@@ -344,7 +356,7 @@ class Book:
         fit = self.fit(need)
         wanted, free = int(fit.whole[number]) or 1, self.pool.column(number, first, last)
         fixed = [lane for lane in self.lanes_of.get(number, ()) if lane < self.fixed]
-        if fit.share[number] and fixed:
+        if fit.share[number] and fixed and not self.pool_size[number]:
             columns = [self.lanes.column(lane, first, last) for lane in fixed]
             wanted, free = int(fit.share[number]), max(columns, key=lambda column: int(column.min()))
         slot = int(free.argmin())

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from scheduler.cluster.node import Node
+from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import Need, units_on
 from scheduler.planning.footprint import SHARE_STEPS
@@ -95,6 +95,7 @@ class Incumbents:
         stays: Mapping[str, tuple[Stay, ...]],
         deployments: Iterable[Deployment],
         minimum_service_seconds: float,
+        turned: Collection[str] = (),
     ) -> set[str]:
         """Make the book what it must be before anything is admitted.
 
@@ -102,6 +103,7 @@ class Incumbents:
             changed: keys of the bookings that are others than they were, came or went.
             stays: what was promised, by the name of the node.
             minimum_service_seconds: how long what runs may not be displaced.
+            turned: keys of those that were refused, for whom what runs is not kept.
 
         Returns: the keys of the bookings of which something was held, or is now, where things changed.
         """
@@ -121,7 +123,7 @@ class Incumbents:
             if identity[1] in names and runs.replicas > 0:
                 self._left[identity] = runs.replicas
         self._linked.clear()
-        self._hold_all(parts)
+        self._hold_all(parts, turned)
         self._admission.settle()
         self._admission.touched.clear()
         for name in names:
@@ -226,25 +228,30 @@ class Incumbents:
 
     # Holding
 
-    def _hold_all(self, parts: list[_Part]) -> None:
+    def _hold_all(self, parts: list[_Part], turned: Collection[str]) -> None:
         admission = self._admission
         parts.sort(key=lambda part: (part.start > admission.at, part.order))
         placed = self._where_they_run(parts)
         # What runs and needs no change is there, whatever the book says: it is written first.
-        left = [(part, node) for part, node in placed if not self._hold(part, node, as_it_is=True)]
-        self._adopt(as_it_is=True)
-        for part, node in left:
-            self._hold(part, node, as_it_is=False)
-        self._adopt(as_it_is=False)
+        left = [one for one in placed if not self._hold(*one, as_it_is=True)]
+        self._adopt(turned, as_it_is=True)
+        for one in left:
+            self._hold(*one, as_it_is=False)
+        self._adopt(turned, as_it_is=False)
 
-    def _where_they_run(self, parts: list[_Part]) -> list[tuple[_Part, str]]:
-        """Each with its node; what has begun and runs elsewhere, with the one it runs on."""
-        spare = self._left.copy()
-        lost = []
-        for number, part in enumerate(parts):
+    def _where_they_run(self, parts: list[_Part]) -> list[tuple[_Part, str, bool]]:
+        """Each with its node, and whether it runs there; what has begun and runs elsewhere, with that one.
+
+        What runs, runs for the stay that begins first.
+        """
+        spare, now = self._left.copy(), self._admission.at
+        runs, lost = [False] * len(parts), []
+        for number in sorted(range(len(parts)), key=lambda number: max(parts[number].start, now)):
+            part = parts[number]
             if spare[part.model, part.node] > 0:
                 spare[part.model, part.node] -= 1
-            elif part.start <= self._admission.at:
+                runs[number] = True
+            elif part.start <= now:
                 lost.append(number)
         nodes = [part.node for part in parts]
         if lost:
@@ -253,18 +260,19 @@ class Incumbents:
                 elsewhere[model] += [node] * left
             for number in lost:
                 if there := elsewhere[parts[number].model]:
-                    nodes[number] = there.pop(0)
+                    nodes[number], runs[number] = there.pop(0), True
                     self._linked |= {parts[number].node, nodes[number]}
-        return list(zip(parts, nodes, strict=True))
+        return list(zip(parts, nodes, runs, strict=True))
 
-    def _hold(self, part: _Part, name: str, *, as_it_is: bool) -> bool:
+    def _hold(self, part: _Part, name: str, runs: bool, *, as_it_is: bool) -> bool:
         """Hold a part of a stay on a node, if the node takes it still.
 
-        ``as_it_is``: only if it runs there and need not change, but then though there is no room by the book.
+        Args:
+            runs: it does so there.
+            as_it_is: only if it runs and need not change, but then though there is no room by the book.
         """
         admission, identity = self._admission, (part.model, name)
         number = admission.book.index.get(name)
-        runs = self._left[identity] > 0
         if number is None or not self._may_stay(number, part.start, runs):
             return False
         node, asks, end = admission.book.nodes[number], part.asks, part.end
@@ -287,12 +295,21 @@ class Incumbents:
             end,
             lane=part.stay.lane if part.stay and part.node == name else None,
             runs=runs,
-            squeeze=as_it_is,
+            squeeze=as_it_is and self._has_devices(number, need),
             kept_until=running.kept_until if running else 0.0,
         )
         if held is not None and runs:
             self._left[identity] -= 1
         return held is not None
+
+    def _has_devices(self, number: int, need: Need) -> bool:
+        """Whether a node has as many GPUs as what runs there by the book takes with this."""
+        admission, node = self._admission, self._admission.book.nodes[number]
+        if node.kind is not DeviceKind.GPU:
+            return True
+        runs = (hold for hold in admission.there(number) if hold.start <= admission.at < hold.end)
+        whole, share = units_on(node, need)
+        return sum(hold.seat.devices for hold in runs) + whole + share / SHARE_STEPS <= len(node.devices)
 
     def _may_stay(self, number: int, start: float, runs: bool) -> bool:
         node = self._admission.book.nodes[number]
@@ -300,10 +317,10 @@ class Incumbents:
             return False
         return not node.cordoned or (runs and start <= self._admission.at)
 
-    def _adopt(self, *, as_it_is: bool) -> None:
+    def _adopt(self, turned: Collection[str], *, as_it_is: bool) -> None:
         """Without a history, what runs tells where it was promised to be: hold it for its first bookings.
 
-        ``as_it_is``: for those to whom nothing was promised.
+        ``as_it_is``: for those to whom nothing was promised. Who was ``turned`` away has no claim to it.
         """
         admission = self._admission
         models = {model for (model, _), left in self._left.items() if left > 0}
@@ -313,6 +330,7 @@ class Incumbents:
         for ask in admission.asks.values():
             if (
                 ask.model in models
+                and ask.key not in turned
                 and ask.start - ask.lead <= admission.at < ask.end
                 and not (as_it_is and self._promised[ask.key] > 0)
             ):
@@ -327,7 +345,7 @@ class Incumbents:
                     break
                 part = _Part(None, model, node, needy.start, needy.end, (needy,))
                 self._linked.add(node)
-                if not self._hold(part, node, as_it_is=as_it_is):
+                if not self._hold(part, node, True, as_it_is=as_it_is):
                     break
 
 

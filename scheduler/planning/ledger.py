@@ -69,7 +69,7 @@ class Ledger:
 
     def of_booking(self, key: str) -> list[Hold]:
         """What is held for a booking, in order."""
-        return _in_order(self._holds_of(key))
+        return in_order(self._holds_of(key))
 
     def _holds_of(self, key: str) -> list[Hold]:
         found = (self.holds.get(number) for number in self._of_key.get(key, ()))
@@ -78,7 +78,7 @@ class Ledger:
     def of_model(self, model: str) -> list[Hold]:
         """What is held for a model, in order."""
         known = self._of_model.get(model)
-        return _in_order([self.holds[number] for _, number in known.starts]) if known else []
+        return in_order([self.holds[number] for _, number in known.starts]) if known else []
 
     def beside(self, model: str, start: float, end: float) -> list[Hold]:
         """What is held for a model during a window, or until it begins, or from its end on; in order."""
@@ -88,7 +88,7 @@ class Ledger:
         first = bisect_left(known.starts, (start - known.longest, -1))
         last = bisect_right(known.starts, (end, LAST))
         found = (self.holds[number] for _, number in known.starts[first:last])
-        return _in_order([hold for hold in found if hold.end >= start])
+        return in_order([hold for hold in found if hold.end >= start])
 
     def touching(self, hold: Hold) -> list[Hold]:
         """What is held for the same model until a hold begins, or from its end on; in order."""
@@ -96,7 +96,7 @@ class Ledger:
         first = bisect_left(known.starts, (hold.start - known.longest, -1))
         last = bisect_right(known.starts, (hold.end, LAST))
         found = (self.holds[number] for _, number in known.starts[first:last])
-        return _in_order([one for one in found if one.start == hold.end or one.end == hold.start])
+        return in_order([one for one in found if one.start == hold.end or one.end == hold.start])
 
     def nodes_of(self, model: str) -> list[int]:
         """The nodes on which something is held for a model, at any time."""
@@ -105,7 +105,7 @@ class Ledger:
 
     def on_node(self, node: int) -> list[Hold]:
         """What is held on a node, in order."""
-        return _in_order(list(self.there(node)))
+        return in_order(list(self.there(node)))
 
     def there(self, node: int) -> Iterator[Hold]:
         """What is held on a node, in no order."""
@@ -274,7 +274,8 @@ def overlapping(ask: Ask, released: Iterable[Released]) -> list[Released]:
     return [one for one in released if one[1] < end and one[2] > begin]
 
 
-def _in_order(holds: list[Hold]) -> list[Hold]:
+def in_order(holds: list[Hold]) -> list[Hold]:
+    """Holds in the order of their ranks."""
     if len(holds) > 1:
         holds.sort(key=_rank)
     return holds

@@ -62,7 +62,7 @@ class Standing:
         self.sayings = Sayings()
         self.signpost = Signpost()
         self._incumbents = Incumbents(self.admission)
-        self._capacity = _digest(cluster)
+        self._capacity = _capacity(cluster)
         self._is_new = True
         self._unmet: set[str] = set()
         self._told = Promises()
@@ -72,7 +72,7 @@ class Standing:
         self._shown: dict[int, list[_Told]] = {}
         self._there: frozenset[tuple[str, str]] = frozenset()
         self._at_hand: dict[str, list[int]] = {}
-        self._digests: dict[str, tuple[Ask, object, str]] = {}
+        self._digests: dict[str, tuple[Ask, object, str, str]] = {}
 
     def serves(self, cluster: Cluster, now: float, edges: Collection[float]) -> bool:
         """Whether this is of use for a plan."""
@@ -106,20 +106,22 @@ class Standing:
         admission.displaced.clear()
         concerned = set(asks) if self._is_new else set(changed) | self._unmet
         self._is_new = False
+        turned = {one.event: one for one in previous.refused if one.event in asks}
         concerned |= self._incumbents.update(
-            changed, self._grouped(previous.stays), deployments, minimum_service_seconds
+            changed, self._grouped(previous.stays), deployments, minimum_service_seconds, turned
         )
         admission.changed.clear()
         self._look_at(concerned)
-        before = {
-            one.event
-            for one in previous.refused
-            if one.event in self._unmet and one.asked == self._asked(asks[one.event])
-        }
-        if previous.capacity != self._capacity:
-            before.clear()
-        unmet = [asks[key] for key in self._unmet]
-        admission.admit_all(unmet, before, self._incumbents.released())
+        admission.robbed = admission.spent = frozenset()
+        before: set[str] = set()
+        if previous.capacity == self._capacity:
+            unmet = {key: one for key, one in turned.items() if key in self._unmet}
+            before = {key for key, one in unmet.items() if one.asked == self._asked(asks[key])}
+            begun = (key for key in unmet if asks[key].start < admission.at)
+            admission.spent = frozenset(key for key in begun if unmet[key].booking == _digest(asks[key]))
+        else:
+            admission.robbed = frozenset(key for key in self._unmet if self.promised_on(key))
+        admission.admit_all([asks[key] for key in self._unmet], before, self._incumbents.released())
 
     def at_hand(
         self, on_disk: frozenset[tuple[str, str]], running: Iterable[tuple[str, str]]
@@ -171,7 +173,7 @@ class Standing:
         """What the next plan must be given."""
         self._digests = {key: one for key, one in self._digests.items() if key in self._unmet}
         refused = tuple(
-            Turned(ask.key, self._asked(ask))
+            Turned(ask.key, *self._asked_of(ask))
             for ask in sorted(self.unmet(), key=lambda ask: ask.key)
             if self.admission.book.possible(ask.need)
         )
@@ -215,16 +217,18 @@ class Standing:
         return tuple(one[1] for one in self._sorted)
 
     def _asked(self, ask: Ask) -> str:
-        """A digest of what a booking asks for, and of the stays that its model has near its window."""
+        return self._asked_of(ask)[0]
+
+    def _asked_of(self, ask: Ask) -> tuple[str, str]:
+        """Digests of a booking, with the stays that its model has near its window and without."""
         near = [
             (hold.start, hold.end, hold.seat.node)
             for hold in self.admission.beside(ask.model, ask.start, ask.end)
         ]
         known = self._digests.get(ask.key)
         if known is None or known[0] is not ask or known[1] != near:
-            digest = hashlib.sha256(repr((ask, near)).encode()).hexdigest()[:16]
-            known = self._digests[ask.key] = (ask, near, digest)
-        return known[2]
+            known = self._digests[ask.key] = (ask, near, _digest((ask, near)), _digest(ask))
+        return known[2], known[3]
 
 
 def _stay(admission: Admission, number: int) -> _Told:
@@ -244,8 +248,8 @@ def _stay(admission: Admission, number: int) -> _Told:
     )
 
 
-def _digest(cluster: Cluster) -> str:
-    """Of what a cluster can hold."""
+def _capacity(cluster: Cluster) -> str:
+    """A digest of what a cluster can hold."""
     nodes = [
         (
             node.name,
@@ -255,4 +259,8 @@ def _digest(cluster: Cluster) -> str:
         )
         for node in cluster.nodes
     ]
-    return hashlib.sha256(repr(nodes).encode()).hexdigest()[:16]
+    return _digest(nodes)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]

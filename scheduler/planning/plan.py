@@ -236,8 +236,12 @@ def _why(admission: Admission, key: str, nodes: set[str], booked: Mapping[str, B
             detail = f"node {name} is gone"
         elif admission.book.nodes[number].closed:
             detail = f"the operator has closed node {name}"
+        elif key in admission.robbed and detail is None:
+            detail = f"node {name} has less room than it had"
     if by is not None:
-        detail = f"“{booked[by].reservation.title}”, which has a higher priority, takes its room"
+        stronger = admission.asks[by].priority > admission.asks[key].priority
+        which = "which has a higher priority" if stronger else "which was booked first"
+        detail = f"“{booked[by].reservation.title}”, {which}, takes its room"
     return (detail and Reason(code=ReasonCode.PROMISE_BROKEN, kind=ReasonKind.LATER, detail=detail)) or None
 
 
