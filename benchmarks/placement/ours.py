@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.placement.desk import promised
 from benchmarks.placement.instance import SLOT_SECONDS, WHOLE, Instance, Result, Setting, nothing_placed
 from scheduler.cluster.node import Cluster, Device, DeviceKind, Node
-from scheduler.planning.admission import MOVES_PER_PLAN, Admission
+from scheduler.planning.admission import Admission
 from scheduler.planning.book import Book, Need
+from scheduler.planning.clearing import MOVES_PER_PLAN
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.holds import Ask
 from scheduler.planning.improve import FULL, Offer, Wanted, pack

@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from scheduler.cluster.node import Cluster
-from scheduler.planning.admission import MOVES_PER_PLAN, Admission
+from scheduler.planning.admission import Admission
 from scheduler.planning.book import Book
+from scheduler.planning.clearing import MOVES_PER_PLAN
 from scheduler.planning.directory import Signpost
 from scheduler.planning.holds import Ask
 from scheduler.planning.incumbents import Incumbents
