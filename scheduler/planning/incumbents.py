@@ -295,7 +295,8 @@ class Incumbents:
             end,
             lane=part.stay.lane if part.stay and part.node == name else None,
             runs=runs,
-            squeeze=as_it_is and self._has_devices(number, need),
+            # what is only loaded ahead has no claim to room that others have taken
+            squeeze=as_it_is and part.start <= admission.at and self._has_devices(number, need),
             kept_until=running.kept_until if running else 0.0,
         )
         if held is not None and runs:

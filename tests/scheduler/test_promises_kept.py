@@ -155,6 +155,15 @@ def test_what_runs_beside_applications_of_others_stays() -> None:
     assert actions(plan) == []
 
 
+def test_what_is_loaded_ahead_where_others_take_the_room_is_refused_at_once_and_for_good() -> None:
+    soon, on = booking("org/wide", 0.01, 4), cluster(gpus("x", 8, 80, taken=5.5))
+    before = planned([soon], cluster(gpus("x", 8, 80)), SIZES)
+    assert actions(before) == ["deploy wide x (starts soon)"]
+    plan = planned([soon], on, SIZES, previous=before, running=carried_out(before))
+    again = planned([soon], on, SIZES, previous=plan, running=carried_out(plan))
+    assert verdicts(plan) == verdicts(again) == {"wide": "refused: promise broken"}
+
+
 @pytest.mark.parametrize("start", [-1, 1], ids=["running", "to come"])
 def test_when_a_node_is_lost_who_booked_first_comes_before_who_has_not_started(start: float) -> None:
     first, second = booking("org/a", start, 4, booked=-20), booking("org/b", 2, 4, booked=-10)
