@@ -228,6 +228,20 @@ class Book:
             return Seat(number, NEW_LANE, int(fit.share[number]))
         return next(self._lanes_with_room(fit.on_cpu, first, last), None) if fit.shares else None
 
+    def has_other(self, need: Need, start: float, end: float, number: int) -> bool:
+        """Whether there is a seat for a window on another node than one."""
+        first, last = self.span(start, end)
+        fit = self.fit(need)
+        if fit.shares:
+            for share in (fit.on_gpu, fit.on_cpu):
+                if any(seat.node != number for seat in self._lanes_with_room(share, first, last)):
+                    return True
+        pool = self.pool.least(first, last)
+        pool[number] = 0
+        if fit.wholes and self._find_whole(fit, pool) is not None:
+            return True
+        return fit.shares and self._find_opening(fit, pool) is not None
+
     def _find_whole(self, fit: Fit, pool: Units) -> tuple[float, int, int] | None:
         """The best node for whole GPUs after what is drawn there, and how many are left."""
         ranks = np.where(pool >= fit.whole, fit.cost + pool, FOREVER)

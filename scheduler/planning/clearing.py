@@ -17,8 +17,10 @@ from scheduler.planning.ledger import Ledger, in_order
 
 ATTEMPTS = (20, 6, 6)
 """Nodes tried to be cleared for one replica, for each that makes room for it, and for each of these."""
-MOVES_PER_REPLICA = 30
+MOVES_PER_REPLICA = 45
 """Nodes that are tried to be cleared for one replica, all in all: bounds the work of a verdict."""
+ASKED = 30
+"""So many stays are asked whether they have another seat, for one replica."""
 CLEARED = 24
 """Nodes that are tried to be cleared of lower priorities for one replica."""
 MAX_MOVED = 6
@@ -47,6 +49,7 @@ class Clearing(Ledger):
         self.spent: frozenset[str] = frozenset()
         self.longest_lead = 0.0
         self._moves = 0
+        self._staying: set[int] = set()
         self._displaces = True
 
     # Time to load
@@ -109,11 +112,32 @@ class Clearing(Ledger):
         """Clear a node of what has not started and can be elsewhere, by moving others in turn if it must."""
         if not depth:
             self.begin_moving()
+            if placed := self._by_moving_at_once(wanted):
+                return placed
         if self._moves <= 0:
             return None
-        for node in islice(self._worth_clearing(wanted, _is_pending), ATTEMPTS[depth]):
+        for node in islice(self._worth_clearing(wanted, self._is_pending), ATTEMPTS[depth]):
             begun = self.mark()
             if placed := self._in_place_of_others(node, wanted, depth):
+                return placed
+            self.undo(begun)
+        return None
+
+    def _by_moving_at_once(self, wanted: Hold) -> Hold | None:
+        """Clear a node only of what has another seat already."""
+        movable: dict[int, bool] = {}
+
+        def may_go(hold: Hold) -> bool:
+            if hold.number not in movable:
+                window = hold.start, hold.end, hold.seat.node
+                few = len(movable) < ASKED and not hold.settled
+                movable[hold.number] = few and self.book.has_other(hold.need, *window)
+            return movable[hold.number]
+
+        for node in islice(self._worth_clearing(wanted, may_go), min(self._moves, ATTEMPTS[0])):
+            begun = self.mark()
+            placed, gone = self._clear(node, wanted, may_go)
+            if placed is not None and all(map(self._again, gone)):
                 return placed
             self.undo(begun)
         return None
@@ -124,7 +148,7 @@ class Clearing(Ledger):
             return None
         self._moves -= 1
         self.moves_left -= 1
-        placed, gone = self._clear(node, wanted, _is_pending)
+        placed, gone = self._clear(node, wanted, self._is_pending)
         if placed is None or not self._elsewhere(placed, gone, depth):
             return None
         return self.holds[placed.number]
@@ -136,17 +160,15 @@ class Clearing(Ledger):
                 continue
             if depth + 1 == len(ATTEMPTS):
                 return False
-            self._settle(placed.number, True)
-            if self._by_moving(replace(hold, number=-1), depth + 1) is None:
+            self._staying.add(placed.number)
+            moved = self._by_moving(replace(hold, number=-1), depth + 1)
+            self._staying.discard(placed.number)
+            if moved is None:
                 return False
-        self._settle(placed.number, placed.settled)
         return True
 
-    def _settle(self, number: int, settled: bool) -> None:
-        hold = self.holds[number]
-        if hold.settled != settled:
-            self.drop(hold)
-            self.put(replace(hold, settled=settled))
+    def _is_pending(self, hold: Hold) -> bool:
+        return not hold.settled and hold.number not in self._staying
 
     def _by_displacing(self, wanted: Hold, displaced: list[str]) -> Hold | None:
         """Clear a node of weaker claims, at the least loss; what is kept for a while still, later."""
@@ -254,7 +276,3 @@ def _least(holders: Iterable[Hold], short: int) -> Hold:
     ranked = [((hold.seat.units < short, hold.volume), hold) for hold in holders]
     least = min(cost for cost, _ in ranked)
     return min((hold for cost, hold in ranked if cost == least), key=attrgetter("rank"))
-
-
-def _is_pending(hold: Hold) -> bool:
-    return not hold.settled
