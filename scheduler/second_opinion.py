@@ -15,13 +15,16 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from loguru import logger
 
 from scheduler.planning.exact import Opinion, Question, obvious, solve
 from scheduler.planning.exact.solving import BACKSTOP
-from scheduler.settings import Settings
+
+if TYPE_CHECKING:
+    # the process of the solver starts without it
+    from scheduler.settings import Settings
 
 Solve = Callable[[Question, float], Opinion]
 ATTEMPTS = 2

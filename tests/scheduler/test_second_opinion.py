@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from scheduler.planning.exact import (
-    Opinion,
     OpinionState,
     Piece,
     Question,
@@ -24,6 +23,7 @@ from scheduler.planning.exact import (
 )
 from scheduler.second_opinion import SecondOpinions
 from tests.scheduler.exact_desk import chain
+from tests.scheduler.solvers import dies_of_poison, dies_once, notes, says_so_and_hangs
 
 WAIT = 60.0
 
@@ -34,37 +34,6 @@ def asked(event: str, start: float = 0.0) -> Question:
     return Question(
         event, start, start + 1, (Piece(stay, (), asked=True),), (Room("node", (), 0, ()),), complete=False
     )
-
-
-# Solvers, as the other process imports them: the event names a folder in which they leave traces.
-
-
-def notes(one: Question, seconds: float) -> Opinion:
-    with (Path(one.event).parent / "order").open("a") as order:
-        order.write(f"{Path(one.event).name} {os.getpid()}\n")
-    return Opinion(one.event, one.digest, OpinionState.NOT_FOUND, seconds)
-
-
-def dies_once(one: Question, seconds: float) -> Opinion:
-    trace = Path(one.event)
-    if not trace.exists():
-        trace.touch()
-        os._exit(7)
-    return notes(one, seconds)
-
-
-def dies_of_poison(one: Question, seconds: float) -> Opinion:
-    opinion = notes(one, seconds)
-    if "poison" in one.event:
-        raise ValueError("as it happens")
-    return opinion
-
-
-def says_so_and_hangs(one: Question, seconds: float) -> Opinion:
-    """Tells its process id to whoever opens the pipe, which is when it is known to be at it."""
-    Path(one.event).write_text(str(os.getpid()))
-    threading.Event().wait()
-    return notes(one, seconds)
 
 
 def order(folder: Path) -> list[str]:
