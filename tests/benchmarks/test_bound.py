@@ -79,8 +79,9 @@ def test_nothing_asked_for_weighs_nothing() -> None:
     assert upper_bound(instance([(1, 80)])) == 0
 
 
-@pytest.mark.parametrize("family", [synthetic_week, openb, philly])
-@pytest.mark.parametrize("load", [0.7, 1.2])
+@pytest.mark.parametrize(
+    ("family", "load"), [(synthetic_week, 0.7), (synthetic_week, 1.2), (openb, 1.2), (philly, 1.2)]
+)
 def test_no_policy_exceeds_the_bound_or_overbooks(family, load: float) -> None:
     nodes = 8 if family is synthetic_week else 3
     tried = family(nodes, load, 5)
