@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
-from ray.serve.exceptions import BackPressureError, RayServeException
 
 from serve_apps.contract import MODEL_DEPLOYMENT
 from serve_apps.gateway.backend import BackendError, GoneError, ServeBackend, _status, _translated
 from serve_apps.gateway.routing import AppState, AppStatus
+from tests.lazily import Lazily
+
+of_ray = Lazily("ray.exceptions")
+of_serve = Lazily("ray.serve.exceptions")
 
 
 class Items:
@@ -45,7 +48,7 @@ def backend_yielding(items: Items) -> ServeBackend:
 
 @pytest.mark.parametrize(("before", "expected"), [([], GoneError), (["piece"], BackendError)])
 def test_only_a_request_that_never_began_may_go_elsewhere(before: list[str], expected: type) -> None:
-    items = Items(before, RayServeException("gone"))
+    items = Items(before, of_serve.RayServeException("gone"))
 
     async def consume() -> list[Any]:
         return [item async for item in backend_yielding(items).stream("a", None)]  # type: ignore[arg-type]
@@ -63,7 +66,7 @@ def test_only_a_request_that_never_began_may_go_elsewhere(before: list[str], exp
 def test_what_was_still_running_when_a_model_went_is_told_that_its_booking_ended(
     there: tuple[str, ...], code: str
 ) -> None:
-    backend = backend_yielding(Items(["piece"], ActorDiedError()))
+    backend = backend_yielding(Items(["piece"], of_ray.ActorDiedError()))
     backend._statuses = {name: AppStatus(AppState.SERVING) for name in there}
     backend._read_at = time.monotonic()
 
@@ -78,15 +81,15 @@ def test_what_was_still_running_when_a_model_went_is_told_that_its_booking_ended
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
-        (TimeoutError(), 504, "timeout"),
-        (BackPressureError(1, 1), 429, "too_many_requests"),
-        (ActorDiedError(), 503, "replica_died"),
-        (RayServeException("no such application"), 503, "model_unavailable"),
-        (ValueError("secret detail"), 500, "internal_error"),
+        (TimeoutError, 504, "timeout"),
+        (lambda: of_serve.BackPressureError(1, 1), 429, "too_many_requests"),
+        (lambda: of_ray.ActorDiedError(), 503, "replica_died"),
+        (lambda: of_serve.RayServeException("no such application"), 503, "model_unavailable"),
+        (lambda: ValueError("secret detail"), 500, "internal_error"),
     ],
 )
-def test_each_exception_has_its_status(error: Exception, status: int, code: str) -> None:
-    told = _translated(error, "a")
+def test_each_exception_has_its_status(error: Callable[[], Exception], status: int, code: str) -> None:
+    told = _translated(error(), "a")
     assert (told.status, told.code) == (status, code)
     assert "secret" not in told.message
 

@@ -8,13 +8,15 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-import torch
 
 from serve_apps.messages import Chunk, Refusal
 from serve_apps.model import engine as engine_module
 from serve_apps.model.engine import Engine
 from serve_apps.model.sampling import SamplingRules
 from serve_apps.model.texts import Choice, Text
+from tests.lazily import Lazily
+
+torch = Lazily("torch")
 
 VOCABULARY = 8
 

@@ -6,11 +6,13 @@ import random
 from typing import Any, ClassVar
 
 import pytest
-import torch
-import transformers
 
 from serve_apps.model.rows import BatchedRows, SingleRows, choose_rows
 from serve_apps.model.sampling import HEAD, RowChoice, SamplingRules, choose
+from tests.lazily import Lazily
+
+torch = Lazily("torch")
+transformers = Lazily("transformers")
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
