@@ -103,6 +103,7 @@ class Standing:
         """
         admission = self.admission
         admission.asks, admission.at_hand = asks, at_hand
+        admission.longest_lead = max((ask.lead for ask in asks.values()), default=0.0)
         admission.moves_left = MOVES_PER_PLAN
         admission.displaced.clear()
         concerned = set(asks) if self._is_new else set(changed) | self._unmet

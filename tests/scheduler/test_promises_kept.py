@@ -75,8 +75,10 @@ def test_time_alone_breaks_no_promise_for_who_was_refused() -> None:
         assert verdicts(plan)["b"] == "refused: no room"
 
 
-def test_nobody_is_loaded_late_for_who_could_go_elsewhere() -> None:
-    first, later = booking("org/a", 10, 12, booked=-20), booking("org/b", 8, 10, booked=-1)
+@pytest.mark.parametrize(("model", "end"), [("org/b", 10), ("org/half", 10 - 120 / 3600)])
+def test_nobody_is_loaded_late_for_who_could_go_elsewhere(model: str, end: float) -> None:
+    """Loading the first takes 140 s, a half 100 s."""
+    first, later = booking("org/a", 10, 12, booked=-20), booking(model, 8, end, booked=-1)
     plan = booked_in_turn([first, later], TWO, ONE)
     assert {stay.node for stay in plan.promises.stays} == {"x", "y"}
     assert [one.late_seconds for one in plan.verdicts] == [0, 0]
