@@ -264,13 +264,15 @@ class Admission(Clearing):
         return need is not None and units_on(node, need) == units_on(node, hold.need)
 
     def _with_neighbours(self, hold: Hold, used: set[int]) -> Hold:
-        """One stay with those of its model that end where it starts, or start where it ends."""
-        for other in self.touching(hold):
-            if other.settled or other.need != hold.need or other.number in used:
+        """One stay with those of its model that overlap or touch it and are for other bookings."""
+        for other in self.beside(hold.model, hold.start, hold.end):
+            is_other = other.number not in {hold.number, *used} and not other.keys & hold.keys
+            if not is_other or other.settled or other.need != hold.need:
                 continue
             begun = self.mark()
             self.drop(other)
-            if self._may_stay(hold, other.start, other.end):
+            added = (other.start, hold.start), (hold.end, other.end)
+            if all(start >= end or self._may_stay(hold, start, end) for start, end in added):
                 self.drop(hold)
                 start, end = min(hold.start, other.start), max(hold.end, other.end)
                 keys, priority = hold.keys | other.keys, max(hold.priority, other.priority)

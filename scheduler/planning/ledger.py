@@ -90,14 +90,6 @@ class Ledger:
         found = (self.holds[number] for _, number in known.starts[first:last])
         return in_order([hold for hold in found if hold.end >= start])
 
-    def touching(self, hold: Hold) -> list[Hold]:
-        """What is held for the same model until a hold begins, or from its end on; in order."""
-        known = self._of_model[hold.model]
-        first = bisect_left(known.starts, (hold.start - known.longest, -1))
-        last = bisect_right(known.starts, (hold.end, LAST))
-        found = (self.holds[number] for _, number in known.starts[first:last])
-        return in_order([one for one in found if one.start == hold.end or one.end == hold.start])
-
     def nodes_of(self, model: str) -> list[int]:
         """The nodes on which something is held for a model, at any time."""
         known = self._of_model.get(model)

@@ -32,6 +32,8 @@ class Week:
     steps: int = 60
     priorities: tuple[int, ...] = (0,)
     lose_nodes: bool = False
+    crowded: bool = False
+    """Few small nodes, some of which others use a part of, and few models, all booked for the same hours."""
     at: datetime = NOON
     bookings: dict[str, Reservation] = field(default_factory=dict)
     plan: Plan | None = None
@@ -43,11 +45,23 @@ class Week:
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
-        self.all_nodes = (gpus("a", 8, 80), gpus("b", 4, 80), gpus("c", 2, 24), cpu("d", 32))
+        self.all_nodes: tuple[Node, ...] = (
+            gpus("a", 8, 80),
+            gpus("b", 4, 80),
+            gpus("c", 2, 24),
+            cpu("d", 32),
+        )
+        self.models = sorted(MODELS)
+        if self.crowded:
+            names = "abcd"[: self.chance.randint(2, 4)]
+            self.all_nodes = tuple(self.chance.choice(SMALL)(name) for name in names)
+            self.models = self.chance.sample([name for name in sorted(MODELS) if MODELS[name] < 200], 7)
+        self.broken: set[str] = set()
 
     @property
     def nodes(self) -> Cluster:
-        return cluster(*(node for node in self.all_nodes if node.name not in self.lost))
+        there = [node for node in self.all_nodes if node.name not in self.lost]
+        return cluster(*(_without_a_device(node) if node.name in self.broken else node for node in there))
 
     def run(self) -> Iterator[Week]:
         for number in range(self.steps):
@@ -88,26 +102,28 @@ class Week:
             del self.bookings[key]
         elif what < 0.72 and self.lose_nodes:
             name = self.chance.choice([node.name for node in self.all_nodes])
-            self.lost ^= {name}
-            self.log.append(f"node {name} {'lost' if name in self.lost else 'back'}")
+            of = self.chance.choice([self.lost, self.broken])
+            of ^= {name}
+            self.log.append(f"node {name}: lost {sorted(self.lost)}, a device less {sorted(self.broken)}")
         else:
             self._advance()
 
     def _book(self, number: int) -> None:
         hours = (self.at - NOON) / timedelta(hours=1)
-        start = round(hours + self.chance.choice([-0.5, 0.5, 2, 8, 20, 40]) + self.chance.random() * 8, 2)
-        end = start + self.chance.choice([0.5, 1, 2, 4, 8, 24])
+        soon, longest = ([-0.5, 0, 0.05, 1, 4], 4) if self.crowded else ([-0.5, 0.5, 2, 8, 20, 40], 6)
+        start = round(hours + self.chance.choice(soon) + self.chance.random() * (2 if self.crowded else 8), 2)
+        end = start + self.chance.choice([0.5, 1, 2, 4, 8, 24][:longest])
         if end <= hours:
             return
         key = f"k{number:03}"
         self.bookings[key] = booking(
-            f"org/{self.chance.choice(sorted(MODELS))}",
+            f"org/{self.chance.choice(self.models)}",
             start,
             end,
             key=key,
             booked=hours,
             priority=self.chance.choice(self.priorities),
-            replicas=self.chance.choice([1, 1, 1, 2, 5]),
+            replicas=self.chance.choice([1, 1, 1, 2, 3 if self.crowded else 5]),
         )
         self.touched.add(key)
         self.log.append(f"book {self.bookings[key]}")
@@ -129,6 +145,20 @@ class Week:
         else:
             self.at += timedelta(minutes=self.chance.choice([1, 30, 240]))
         self.log.append(f"now {self.at}")
+
+
+SMALL: tuple[Callable[[str], Node], ...] = (
+    lambda name: gpus(name, 1, 80),
+    lambda name: gpus(name, 2, 80),
+    lambda name: gpus(name, 2, 80, taken=0.5),
+    lambda name: gpus(name, 4, 24),
+    lambda name: gpus(name, 8, 80),
+    lambda name: cpu(name, 32),
+)
+
+
+def _without_a_device(node: Node) -> Node:
+    return node.model_copy(update={"devices": node.devices[1:]}) if len(node.devices) > 1 else node
 
 
 def verdict_of(plan: Plan, key: str) -> Verdict | None:
@@ -173,11 +203,35 @@ def memory_is_never_overbooked(week: Week) -> None:
 
 
 def what_was_promised_stays_promised(week: Week) -> None:
-    """Whatever is booked, moved or cancelled besides, and as time goes by; while capacity stands."""
-    for old in week.before.verdicts if week.before else ():
+    """Whatever is booked, moved or cancelled besides, and as time goes by; while capacity stands.
+
+    Only when something is edited, and then only a higher priority takes its room: one that was booked or
+    edited, or was refused before.
+    """
+    before = week.before.verdicts if week.before else ()
+    taking = week.touched | {one.event for one in before if one.state is VerdictState.REFUSED}
+    priorities = {key: one.request.priority for key, one in week.bookings.items()}
+    strongest = min(week.priorities)
+    if week.touched:
+        strongest = max((priorities[key] for key in taking if key in priorities), default=strongest)
+    for old in before:
         new = verdict_of(week.made, old.event)
         if old.state in HELD and old.event not in week.touched and new is not None:
-            assert new.state in HELD, (old.event, new.reason, week.log)
+            assert new.state in HELD or priorities[old.event] < strongest, (old.event, new.reason, week.log)
+
+
+def asked_again_nothing_is_otherwise(week: Week) -> None:
+    again = planned(
+        week.bookings.values(),
+        week.nodes,
+        CHECKPOINTS,
+        running=week.running,
+        at=week.at,
+        previous=week.made,
+    )
+    states = {verdict.event: verdict.state for verdict in week.made.verdicts}
+    assert {verdict.event: verdict.state for verdict in again.verdicts} == states, week.log
+    assert [action for action in again.actions if action.model] == [], week.log
 
 
 def what_is_promised_for_now_runs_with_all_its_replicas(week: Week) -> None:
@@ -234,7 +288,27 @@ PROPERTIES: dict[str, Callable[[int], tuple[Week, tuple[Callable[[Week], None], 
             what_is_on_time_is_loaded_before_its_start,
         ),
     ),
-    "faults and priorities": lambda seed: (Week(seed, priorities=(0, 0, 5), lose_nodes=True), ALWAYS),
+    "faults and priorities": lambda seed: (
+        Week(seed, priorities=(0, 0, 5), lose_nodes=True),
+        (*ALWAYS, asked_again_nothing_is_otherwise),
+    ),
+    "crowded": lambda seed: (
+        Week(seed, crowded=True),
+        (
+            *ALWAYS,
+            what_was_promised_stays_promised,
+            asked_again_nothing_is_otherwise,
+            nothing_that_runs_is_moved_without_need,
+        ),
+    ),
+    "crowded, with priorities": lambda seed: (
+        Week(seed, priorities=(0, 0, 5), crowded=True),
+        (*ALWAYS, what_was_promised_stays_promised, asked_again_nothing_is_otherwise),
+    ),
+    "crowded, with faults": lambda seed: (
+        Week(seed, lose_nodes=True, crowded=True),
+        (*ALWAYS, asked_again_nothing_is_otherwise),
+    ),
 }
 
 
