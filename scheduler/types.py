@@ -229,8 +229,10 @@ class NodeAnswer(Frozen):
     """What one node could offer to one replica of a model; losers are kept, too.
 
     ``free_bytes`` is the room on its best device (the best devices together, where several GPUs are
-    needed); ``held_by`` are the models and strangers that hold the rest. ``candidacy`` is told where a
-    replica is placed, beside the node that was chosen.
+    needed) throughout the window; ``held_by`` are the models and strangers that hold the rest. ``free_until``
+    is told where a replica would have room at the beginning of the window, but not to its end; ``free_from``
+    is the first instant from which on more is free than that, to the end of the window if it begins before.
+    ``candidacy`` is told where a replica is placed, beside the node that was chosen.
     """
 
     node: str
@@ -279,7 +281,8 @@ class Refusal(Frozen):
     """All that is known of why a booking gets no room, and what would change that.
 
     ``proof`` tells how sure it is; ``solver_seconds`` is how long the exact solver may look.
-    ``in_the_way`` are the titles of the fewest bookings found whose going would make room.
+    ``in_the_way`` are the titles of the fewest bookings found whose going would make room for one more
+    replica, of the ``short_replicas`` that are short.
     ``earliest`` is the first start from which it would fit for as long as it lasts, ``longest_until``
     how long it would fit from its start on. ``full_at`` is an instant at which more is promised and
     asked for than there is.
@@ -288,6 +291,7 @@ class Refusal(Frozen):
     proof: Proof = Proof.UNPROVEN
     solver_seconds: float | None = None
     in_the_way: tuple[str, ...] = ()
+    short_replicas: int = 1
     earliest: UtcDatetime | None = None
     longest_until: UtcDatetime | None = None
     full_at: UtcDatetime | None = None
@@ -564,8 +568,9 @@ class Verdict(Frozen):
 
     ``earliest`` is when a refused booking would fit for as long as it lasts, where that was found;
     ``refusal`` says more. ``ready_by`` is when an admitted one is expected to serve, ``late_seconds``
-    after its start if that cannot be helped, because of what ``late_because`` names. A ``private`` one is
-    the business of the people of its event only.
+    after its start if that cannot be helped, because of what ``late_because`` names. ``considered`` are the
+    nodes that come nearest to a refused one, ``candidates`` counts all there are. A ``private`` one is the
+    business of the people of its event only.
     """
 
     event: str
@@ -579,6 +584,7 @@ class Verdict(Frozen):
     nodes: tuple[str, ...] = ()
     reason: Reason
     considered: tuple[NodeAnswer, ...] = ()
+    candidates: tuple[NodeCount, ...] = ()
     earliest: UtcDatetime | None = None
     refusal: Refusal | None = None
     ready_by: UtcDatetime | None = None

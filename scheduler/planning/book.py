@@ -364,6 +364,23 @@ class Book:
         ordered: list[int] = found[np.lexsort((found, fit.drawn[found], lack))].tolist()
         return ordered
 
+    def part_free(self, need: Need, start: float, end: float) -> NDArray[np.float64]:
+        """By node, how much of what a need takes is free throughout a window: 1 is all of it; -1 where it
+        could never be.
+        """
+        first, last = self.span(start, end)
+        fit = self.fit(need)
+        pool = self.pool.least(first, last)
+        free = np.where(fit.whole > 0, pool, (pool > 0) * WHOLE)
+        if fit.shares:
+            lanes = np.arange(self.lane_count)
+            nodes = self._lane_node[: self.lane_count]
+            least = self.lanes.least(first, last)[: self.lane_count]
+            used = (fit.share[nodes] > 0) & ((lanes < self.fixed) | (least < WHOLE))
+            np.maximum.at(free, nodes[used], least[used])
+        takes = fit.whole + fit.share
+        return np.where(takes > 0, free / np.maximum(takes, 1), -1.0)
+
     def tightest(self, number: int, need: Need, start: float, end: float) -> tuple[float, int]:
         """When a node lacks most for a need within a window, and how many units it lacks then."""
         first, last = self.span(start, end)

@@ -42,10 +42,24 @@ class Candidates:
         found[~room] = CODE[Candidacy.FULL]
         found[(takes == 0) | (takes > self._book.devices)] = CODE[Candidacy.NEVER]
         found[~self._book.open] = CODE[Candidacy.CLOSED]
-        theirs = [hold for hold in self._admission.of_model(model) if hold.start < end and hold.end > start]
-        found[[hold.seat.node for hold in theirs]] = CODE[Candidacy.HAS_ONE]
+        found[self._with_one(model, start, end)] = CODE[Candidacy.HAS_ONE]
         found[chosen] = CODE[Candidacy.CHOSEN]
         return found
+
+    def refusing(self, model: str, need: Need, start: float, end: float) -> tuple[NodeCount, ...]:
+        """How many nodes are what to a replica of a model that none has room for throughout a window."""
+        fit = self._book.fit(need)
+        found = np.full(len(fit.whole), CODE[Candidacy.FULL])
+        takes = np.where(fit.whole > 0, fit.whole, fit.share > 0)
+        found[(takes == 0) | (takes > self._book.devices)] = CODE[Candidacy.NEVER]
+        found[~self._book.open] = CODE[Candidacy.CLOSED]
+        found[self._with_one(model, start, end)] = CODE[Candidacy.HAS_ONE]
+        return _counted(found)
+
+    def _with_one(self, model: str, start: float, end: float) -> list[int]:
+        """The nodes on which a model has a replica at some time in a window."""
+        theirs = self._admission.of_model(model)
+        return [hold.seat.node for hold in theirs if hold.start < end and hold.end > start]
 
     def _on_lanes(self, share: NDArray[np.int32], first: int, last: int) -> NDArray[np.bool_]:
         """The nodes where a GPU that is shared already, or a CPU, has room for a share."""
@@ -72,7 +86,9 @@ class Candidates:
                 every[number] = CODE[Candidacy.FULL]
             told.append(one.model_copy(update={"candidacy": ORDER[every[number]]}))
         told.sort(key=lambda one: CODE[one.candidacy or ORDER[-1]])
-        counted = np.bincount(every, minlength=len(ORDER)).tolist()
-        return tuple(told), tuple(
-            NodeCount(candidacy=one, nodes=n) for one, n in zip(ORDER, counted, strict=True) if n
-        )
+        return tuple(told), _counted(every)
+
+
+def _counted(found: Codes) -> tuple[NodeCount, ...]:
+    counted = np.bincount(found, minlength=len(ORDER)).tolist()
+    return tuple(NodeCount(candidacy=one, nodes=n) for one, n in zip(ORDER, counted, strict=True) if n)

@@ -1,50 +1,48 @@
-"""Why a booking finds no room, what is in its way, and what would help."""
+"""Why a booking finds no room, and what each node could offer it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from operator import attrgetter
 
-from calendars.reservation import Dtype
+import numpy as np
+from numpy.typing import NDArray
+
 from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import WHOLE, Need
-from scheduler.planning.footprint import SHARE_STEPS, Sizing
+from scheduler.planning.book import Book, Need
+from scheduler.planning.footprint import SHARE_STEPS
 from scheduler.planning.holds import Ask, Hold
 from scheduler.planning.openings import FOREVER
+from scheduler.planning.room import room
 from scheduler.planning.targets import Booked
-from scheduler.types import (
-    Checkpoint,
-    Help,
-    HelpCode,
-    NodeAnswer,
-    Reason,
-    ReasonCode,
-    ReasonKind,
-)
+from scheduler.types import NodeAnswer, Reason, ReasonCode, ReasonKind
 
 OTHERS = "applications that are not ours"
 MAX_ANSWERS = 32
 """So many nodes are asked what they could offer, those that lack least first."""
-NODES_SEARCHED = 8
-"""So many nodes are searched for the fewest bookings in the way."""
-SMALLER: dict[Dtype, tuple[Dtype, ...]] = {
-    "float32": ("bfloat16", "int8"),
-    "bfloat16": ("int8",),
-    "float16": ("int8",),
-    "int8": (),
-}
-"""What weights may be kept in instead, the least change first."""
-SLOTS_TRIED = 8
-"""So many later starts are tried for a booking of several replicas."""
 
 
 def nearest(admission: Admission, need: Need, start: float, end: float) -> tuple[int, ...]:
-    """The numbers of the nodes that could seat a replica, were they emptier, those that lack least first."""
-    return tuple(islice(admission.book.nearly(need, start, end), MAX_ANSWERS))
+    """The numbers of the nodes that could seat a replica, were they emptier, those that lack least first.
+
+    Where none could, ever, all of them, those that come nearest to it first.
+    """
+    book = admission.book
+    if not book.possible(need):
+        order = np.lexsort((np.arange(len(book.nodes)), -_nearness(book, need)))
+        return tuple(order[:MAX_ANSWERS].tolist())
+    return tuple(islice(book.nearly(need, start, end), MAX_ANSWERS))
+
+
+def _nearness(book: Book, need: Need) -> NDArray[np.float64]:
+    """By node, how near it comes to a need if it is empty: the share of the GPUs, or all its memory."""
+    fit = book.fit(need)
+    if fit.wholes or fit.shares:
+        return np.where(fit.whole > 0, book.devices / np.maximum(fit.whole, 1), fit.share > 0)
+    return book.devices * book.memory
 
 
 def answers(
@@ -70,7 +68,13 @@ def answers(
 
 
 def _answer(
-    admission: Admission, number: int, need: Need, start: float, end: float, booked: Mapping[str, Booked]
+    admission: Admission,
+    number: int,
+    need: Need,
+    start: float,
+    end: float,
+    booked: Mapping[str, Booked],
+    with_times: bool = True,
 ) -> NodeAnswer:
     book, node = admission.book, admission.book.nodes[number]
     if not node.devices:
@@ -82,45 +86,34 @@ def _answer(
             free_bytes=0,
             why_not=node.no_devices_because or "it offers no device",
         )
-    first, last = book.span(start, end)
     fit = book.fit(need)
     whole, on_gpu = int(fit.whole[number]), node.kind is DeviceKind.GPU
     device = node.devices[0].memory_bytes
-    free_gpus = min(book.pool.lowest(number, first, last), len(node.devices))
-    lanes = [
-        least
-        for lane in book.lanes_of.get(number, ())
-        if (least := book.lanes.lowest(lane, first, last)) < WHOLE or lane < book.fixed
-    ]
-    on_lanes = max(lanes, default=0) * device // SHARE_STEPS
-    free = max(free_gpus * device if whole else (device if free_gpus > 0 else 0), 0 if whole else on_lanes)
-    seat = None if node.closed else book.room_on(number, need, start, end)
+    has = room(book, number, need, start, end, with_times)
+    free_gpus = has.free if whole else book.pool.lowest(number, *book.span(start, end))
+    why_not = _why_not(node, need, bool(whole or fit.share[number]))
     holders = [hold for hold in admission.there(number) if hold.start < end and hold.end > start]
-    holders.sort(key=attrgetter("rank"))
+    holders.sort(key=attrgetter("start", "end", "model"))
     strangers = (OTHERS,) if any(one.taken_share for one in node.devices) else ()
     return NodeAnswer(
         node=node.name,
-        fits=seat is not None,
+        fits=has.fits and not node.closed,
         kind=node.kind,
         needed_bytes=need.footprint_bytes,
-        free_bytes=free,
+        free_bytes=has.free * device if whole else has.free * device // SHARE_STEPS,
         needed_gpus=whole if on_gpu else 0,
-        free_gpus=max(free_gpus, 0) if on_gpu else 0,
+        free_gpus=min(max(free_gpus, 0), len(node.devices)) if on_gpu else 0,
         largest_bytes=node.memory_bytes if whole else device,
         total_gpus=len(node.devices) if on_gpu else 0,
         held_by=(*_names(holders, booked), *strangers),
-        why_not=_why_not(node, need, bool(whole or fit.share[number])),
-        free_from=None if seat else _moment(_free_from(holders, start, end)),
+        why_not=why_not,
+        free_until=None if why_not else _moment(has.until),
+        free_from=None if why_not else _moment(has.more_from),
     )
 
 
 def _names(holders: Iterable[Hold], booked: Mapping[str, Booked]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(booked[min(hold.keys)].model.name for hold in holders))
-
-
-def _free_from(holders: Iterable[Hold], start: float, end: float) -> float | None:
-    """When the first of those that hold a node ends, if within the window or after it."""
-    return min((hold.end for hold in holders if hold.start <= start), default=None)
 
 
 def _why_not(node: Node, need: Need, possible: bool) -> str | None:
@@ -133,95 +126,73 @@ def _why_not(node: Node, need: Need, possible: bool) -> str | None:
     return None
 
 
-def reason(admission: Admission, ask: Ask, got: int, considered: Iterable[NodeAnswer]) -> Reason:
-    """Why a booking did not get all it asked for."""
-    considered = tuple(considered)
-    open_ones = [one for one in considered if one.why_not is None] or list(considered)
-    best = max(open_ones, key=lambda a: (a.free_bytes, a.node), default=None)
-    if not any(node.devices for node in admission.book.nodes):
-        code, kind = ReasonCode.NO_NODES, ReasonKind.LATER
-    elif not admission.book.possible(ask.need):
-        code, kind = ReasonCode.TOO_LARGE, ReasonKind.NEVER
-        best = max(open_ones, key=lambda a: (a.total_gpus, a.largest_bytes, a.node), default=None)
+def reason(
+    admission: Admission,
+    ask: Ask,
+    got: int,
+    booked: Mapping[str, Booked],
+    considered: Iterable[NodeAnswer] = (),
+    with_figures: bool = True,
+) -> Reason:
+    """Why a booking did not get all it asked for, with the node that comes nearest.
+
+    Args:
+        considered: answers that are known already.
+        with_figures: also how much that is and who holds the rest; of what is too large, it is always told.
+    """
+    book, code, kind = admission.book, ReasonCode.NO_ROOM, ReasonKind.LATER
+    start, number, detail = max(ask.start, admission.at), None, None
+    never = not book.possible(ask.need)
+    if not book.devices.any():
+        code, never = ReasonCode.NO_NODES, False
+    elif never:
+        code, kind, number = ReasonCode.TOO_LARGE, ReasonKind.NEVER, _nearest_ever(book, ask.need)
+        detail = _no_such_kind(book, ask.need)
     else:
-        code, kind = (ReasonCode.SOME_REPLICAS if got else ReasonCode.NO_ROOM), ReasonKind.LATER
-    never = kind is ReasonKind.NEVER
+        if got:
+            code, detail = ReasonCode.SOME_REPLICAS, f"{got} of {ask.replicas} replicas"
+        if with_figures:
+            number = _nearest_now(book, ask.need, start, ask.end)
+    best = None
+    if number is not None:
+        name = book.nodes[number].name
+        best = next((one for one in considered if one.node == name), None)
+        best = best or _answer(admission, number, ask.need, start, ask.end, booked, with_times=False)
     return Reason(
         code=code,
         kind=kind,
         needed_bytes=ask.need.footprint_bytes,
-        free_bytes=(best.largest_bytes if never else best.free_bytes) if best else 0,
-        needed_gpus=(ask.need.gpus or best.needed_gpus) if best else None,
-        free_gpus=(best.total_gpus if never else best.free_gpus) if best else None,
-        node=best.node if best else None,
+        free_bytes=best and (best.largest_bytes if never else best.free_bytes),
+        needed_gpus=ask.need.gpus or (best and best.needed_gpus),
+        free_gpus=best and (best.total_gpus if never else best.free_gpus),
+        node=best and best.node,
         by=best.held_by if best else (),
-        detail=f"{got} of {ask.replicas} replicas" if code is ReasonCode.SOME_REPLICAS else None,
+        detail=detail,
     )
 
 
-def earliest(admission: Admission, ask: Ask, start: float, first: float | None) -> float | None:
-    """The first start from which all replicas of a booking fit for as long as it lasts.
-
-    Args:
-        first: that of one replica, from ``start`` on.
-    """
-    seconds = ask.end - ask.start
-    for _ in range(SLOTS_TRIED):
-        if first is None:
-            return None
-        moved = replace(ask, key=f"{ask.key} later", start=first, end=first + seconds)
-        if ask.replicas == 1 or admission.would(moved) == ask.replicas:
-            return first
-        start = min((hold.end for hold in admission.holds.values() if hold.end > first), default=FOREVER)
-        if start == FOREVER:
-            return None
-        found = admission.book.openings(ask.need, start).first(seconds)
-        first = found[0] if found else None
-    return None
+def _nearest_now(book: Book, need: Need, start: float, end: float) -> int | None:
+    """The number of the open node on which most of what a need takes is free throughout a window."""
+    free = np.where(book.open, book.part_free(need, start, end), -1.0)
+    return _last_of_most(free) if free.max() >= 0 else None
 
 
-def in_the_way(
-    admission: Admission,
-    near: Iterable[int],
-    ask: Ask,
-    booked: Mapping[str, Booked],
-    known: dict[int, tuple[int, frozenset[str] | None]],
-) -> tuple[str, ...]:
-    """The titles of the fewest bookings whose going would make room for one more replica on some node.
-
-    The first of those that are ``near`` are looked at. ``known`` are those of before by node, each with its
-    version then; it is brought up to date.
-    """
-    fewest: frozenset[str] | None = None
-    for number in islice(near, NODES_SEARCHED):
-        version = int(admission.versions[number])
-        if number not in known or known[number][0] != version:
-            known[number] = (version, admission.in_the_way(number, ask))
-        keys = known[number][1]
-        if keys is not None and (fewest is None or len(keys) < len(fewest)):
-            fewest = keys
-    return tuple(sorted({booked[key].reservation.title for key in fewest or ()}))
+def _nearest_ever(book: Book, need: Need) -> int:
+    return _last_of_most(_nearness(book, need))
 
 
-def helps(admission: Admission, ask: Ask, one: Booked, sizing: Sizing) -> Iterable[Help]:
-    fits = admission.would(ask) if ask.replicas > 1 else 0
-    if fits:
-        yield Help(code=HelpCode.FEWER_REPLICAS, value=str(fits))
-    tried = replace(ask, key=f"{ask.key} otherwise")
-    for dtype in SMALLER[one.dtype] if one.parameters else ():
-        less = sizing.footprint_bytes(Checkpoint(parameters=one.parameters, source="booking"), dtype)
-        if admission.would(replace(tried, need=replace(ask.need, footprint_bytes=less))) == ask.replicas:
-            yield Help(code=HelpCode.SMALLER_DTYPE, value=dtype)
-            break
-    if ask.need.accelerator:
-        anywhere = replace(ask.need, accelerator=None)
-        if admission.would(replace(tried, need=anywhere)) == ask.replicas:
-            yield Help(code=HelpCode.ANY_ACCELERATOR, value="any")
-    if ask.need.gpus:
-        fewer = replace(ask.need, gpus=None)
-        if admission.would(replace(tried, need=fewer)) == ask.replicas:
-            whole = admission.book.fit(fewer).whole
-            yield Help(code=HelpCode.FEWER_GPUS, value=str(int(whole[whole > 0].min(initial=1))))
+def _last_of_most(values: NDArray[np.float64]) -> int:
+    return len(values) - 1 - int(values[::-1].argmax())
+
+
+def _no_such_kind(book: Book, need: Need) -> str | None:
+    """What to say where no node has the kind of GPU that is asked for."""
+    fit = book.fit(need)
+    if need.accelerator is None or fit.wholes or fit.shares:
+        return None
+    kinds = sorted({node.accelerator for node in book.nodes if node.accelerator})
+    has = f"the cluster has {', '.join(kinds)}" if kinds else "of no node is the kind known"
+    return f"it asks for {need.accelerator}, and {has}"
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -1,7 +1,9 @@
-"""What is known of refusals, found out anew only on the nodes on which something has changed since."""
+"""What is known of refusals, found out anew only where something has changed since."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -10,7 +12,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.planning import explain
+from scheduler.planning import explain, helping, obstacles
 from scheduler.planning.admission import Admission
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.holds import Ask, union
@@ -40,14 +42,16 @@ class _Known:
     is_open: bool = False
     begin: float = 0.0
     until: float = FOREVER
-    near: tuple[int, ...] = ()
+    near: tuple[int, ...] | None = None
     versions: NDArray[np.int64] | None = None
     first: Found = None
     longest: Found = None
     answers: dict[int, tuple[int, NodeAnswer]] = field(default_factory=dict)
-    ways: dict[int, tuple[int, frozenset[str] | None]] = field(default_factory=dict)
     helps: tuple[Help, ...] = ()
+    ways: dict[int, tuple[object, obstacles.Found]] = field(default_factory=dict)
+    in_the_way: frozenset[str] = frozenset()
     earliest: float | None = None
+    longest_until: float | None = None
 
 
 class Refusals:
@@ -57,6 +61,7 @@ class Refusals:
         self._known: dict[str, _Known] = {}
         self._asked: set[str] = set()
         self._editions = count()
+        self._altered = Counter[int]()
 
     def begin(self, admission: Admission, altered: Collection[str] | None) -> None:
         """Forget what was not asked for since the last time, and what is not true any more.
@@ -71,9 +76,14 @@ class Refusals:
         windows = union(admission.shifted) if self._known else []
         admission.shifted.clear()
         # They are named as what holds the room, or is in the way.
-        windows += [(hold.start, hold.end) for key in altered or () for hold in admission.of_booking(key)]
+        theirs = [hold for key in altered or () for hold in admission.of_booking(key)]
+        self._altered.update(hold.seat.node for hold in theirs)
+        windows += [(hold.start, hold.end) for hold in theirs]
+        windows = union(windows)
+        ends = [end for _, end in windows]
         for one in self._known.values():
-            one.is_stale |= any(start <= one.until and end >= one.begin for start, end in windows)
+            after = bisect_left(ends, one.begin)
+            one.is_stale |= after < len(windows) and windows[after][0] <= one.until
 
     def edition(self, admission: Admission, ask: Ask) -> int:
         """Another number whenever something else may be found out about a booking."""
@@ -81,7 +91,7 @@ class Refusals:
         if known.is_stale:
             known.edition, known.is_stale, known.is_open = next(self._editions), False, False
             known.begin, known.until = max(ask.start, admission.at), ask.end
-            known.near = explain.nearest(admission, ask.need, known.begin, ask.end)
+            known.near = None
             if ask.replicas > 1:
                 known.until = FOREVER
             for hold in admission.of_model(ask.model):
@@ -93,7 +103,11 @@ class Refusals:
     def answers(self, admission: Admission, ask: Ask, booked: Mapping[str, Booked]) -> tuple[NodeAnswer, ...]:
         """What each node could offer one replica."""
         known, start = self._of(admission, ask), max(ask.start, admission.at)
-        return explain.answers(admission, known.near, ask.need, start, ask.end, booked, known.answers)
+        near = self._near(admission, known)
+        found = explain.answers(admission, near, ask.need, start, ask.end, booked, known.answers)
+        more_from = (one.free_from.timestamp() for one in found if one.free_from)
+        known.until = max((known.until, *more_from))
+        return found
 
     def refusal(
         self, admission: Admission, ask: Ask, one: Booked, booked: Mapping[str, Booked], sizing: Sizing
@@ -102,23 +116,32 @@ class Refusals:
 
         Of what no node could ever take only the last is told.
         """
-        known, start = self._of(admission, ask), max(ask.start, admission.at)
-        now = replace(ask, start=start)
+        known = self._of(admission, ask)
         possible = admission.book.possible(ask.need)
         if not known.is_open:
             known.is_open = True
-            known.helps = tuple(explain.helps(admission, now, one, sizing))
+            now = replace(ask, start=max(ask.start, admission.at))
+            known.helps = tuple(helping.helps(admission, now, one, sizing))
             if possible:
-                self._open(admission, known, start)
+                self._open(admission, known, now)
+                near = self._near(admission, known)
+                ways = obstacles.in_the_way(admission, near, now, known.ways, self._altered)
+                known.in_the_way = ways
         if not possible:
             return Refusal(helps=known.helps)
-        until = known.longest[0] if known.longest and ask.replicas == 1 else None
         return Refusal(
-            in_the_way=explain.in_the_way(admission, known.near, now, booked, known.ways),
+            in_the_way=tuple(sorted({booked[key].reservation.title for key in known.in_the_way})),
+            short_replicas=ask.replicas - admission.covered(ask),
             earliest=_moment(known.earliest),
-            longest_until=_moment(until) if until and start < until < ask.end else None,
+            longest_until=_moment(known.longest_until),
             helps=known.helps,
         )
+
+    def _near(self, admission: Admission, known: _Known) -> tuple[int, ...]:
+        if known.near is None:
+            start = max(known.ask.start, admission.at)
+            known.near = explain.nearest(admission, known.ask.need, start, known.ask.end)
+        return known.near
 
     def _of(self, admission: Admission, ask: Ask) -> _Known:
         since = admission.book.edge_before(ask.start)
@@ -128,10 +151,26 @@ class Refusals:
         self._asked.add(ask.key)
         return known
 
-    def _open(self, admission: Admission, known: _Known, start: float) -> None:
-        """When it would fit, and how long it does: of nodes that are as they were, that is known."""
+    def _open(self, admission: Admission, known: _Known, now: Ask) -> None:
+        """When it would fit, and how long it does."""
+        seconds, start = known.ask.end - known.ask.start, now.start
+        stays = helping.stays_after(admission, now, start)
+        if now.replicas > 1 or admission.of_booking(now.key) or stays:
+            known.versions = known.first = known.longest = None
+            known.earliest = helping.earliest(admission, replace(now, end=start + seconds), start)
+            known.longest_until = helping.longest(admission, now)
+            known.begin = min((known.begin, *(hold.start for hold in stays)))
+            known.until = max((known.until, *(hold.end for hold in stays)))
+        else:
+            self._open_alone(admission, known, start, seconds)
+        known.until = FOREVER if known.earliest is None else max(known.until, known.earliest + seconds)
+        if known.earliest == start > known.ask.start:
+            # It moves on with the present.
+            known.is_stale, known.versions = True, None
+
+    def _open_alone(self, admission: Admission, known: _Known, start: float, seconds: float) -> None:
+        """The same for one replica that can share no stay: of nodes that are as they were, it is known."""
         book, ask = admission.book, known.ask
-        seconds = ask.end - ask.start
         dirty: set[int] | None = None
         if known.versions is not None:
             dirty = set(np.flatnonzero(known.versions != admission.versions).tolist())
@@ -144,14 +183,10 @@ class Refusals:
         else:
             openings = book.openings(ask.need, start)
             known.first, known.longest = openings.first(seconds), openings.longest()
-        known.earliest = known.first[0] if known.first else None
-        if ask.replicas > 1:
-            known.earliest = explain.earliest(admission, ask, start, known.earliest)
         known.versions = admission.versions.copy()
-        known.until = FOREVER if known.earliest is None else max(known.until, known.earliest + seconds)
-        if known.earliest == start > ask.start:
-            # It moves on with the present.
-            known.is_stale, known.versions = True, None
+        known.earliest = known.first[0] if known.first else None
+        until = known.longest[0] if known.longest else start
+        known.longest_until = until if start < until < ask.end else None
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
 
 from calendars.reservation import Misunderstood, Reservation
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
+from scheduler.planning.candidates import Candidates
 from scheduler.planning.exact import Opinion, OpinionState
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.holds import Ask
@@ -21,6 +23,7 @@ from scheduler.planning.wishes import Wishes, ask_of, need_of
 from scheduler.types import (
     Broken,
     NodeAnswer,
+    NodeCount,
     Placement,
     Proof,
     Reason,
@@ -36,7 +39,17 @@ CELLS = 20_000_000
 BEGUN, SOON, LATER = ("begun",), ("soon",), ("later",)
 STARTS_LATER = Reason(code=ReasonCode.STARTS_LATER)
 MAX_EXPLAINED = 50
-"""So many refusals are explained whole, the nearest first."""
+"""So many refusals are explained whole: the one that was booked last, and the nearest."""
+MAX_FIGURES = 50
+"""Of so many more is told which node comes nearest."""
+
+
+class Depth(IntEnum):
+    """How much is told of a refusal: that no node has room, which comes nearest, or everything."""
+
+    BARE = 0
+    FIGURES = 1
+    WHOLE = 2
 
 
 class Sayings:
@@ -129,7 +142,7 @@ class Judge:
                 continue
             key = one.reservation.key
             if key in self.unmet and isinstance(one, Booked):
-                sayings.verdicts[name] = self._unmet(one, placements.get(key, []), False)
+                sayings.verdicts[name] = self._unmet(one, placements.get(key, []), Depth.BARE)
             else:
                 there = placements.get(key, []), loadings.get(key, [])
                 sayings.verdicts[name] = self._met(one, *there, at)
@@ -142,10 +155,14 @@ class Judge:
         explained = max(5, min(MAX_EXPLAINED, CELLS // (nodes * edges)))
         self.sayings.forget(wishes.names)
         self.sayings.refusals.begin(self.admission, wishes.altered)
-        for ask in sorted((self.admission.asks[key] for key in self.unmet), key=_start):
-            verdict = self._unmet(self.booked[ask.key], placements.get(ask.key, []), explained > 0)
+        asks = sorted((self.admission.asks[key] for key in self.unmet), key=_start)
+        # so somebody who has just booked, or asks what if, hears all
+        for ask in sorted(asks, key=_is_not(max(asks, key=_booked, default=None))):
+            depth = Depth.WHOLE if explained > 0 else Depth.FIGURES
+            depth = depth if explained > -MAX_FIGURES else Depth.BARE
+            verdict = self._unmet(self.booked[ask.key], placements.get(ask.key, []), depth)
             self.sayings.verdicts[ask.key] = verdict
-            explained -= verdict.refusal is not None
+            explained -= depth is not Depth.WHOLE or verdict.refusal is not None
 
     def _met(
         self,
@@ -167,21 +184,21 @@ class Judge:
         if self.admission.book.possible(need_of(one)):
             reason = Reason(code=ReasonCode.BEYOND_HORIZON)
             return say(one.reservation, VerdictState.COMING, reason, one)
-        return self._not_met(ask_of(one), one, 0, (), False)
+        return self._not_met(ask_of(one), one, 0, (), Depth.BARE)
 
-    def _unmet(self, one: Booked, placements: list[Placement], explained: bool) -> Verdict:
+    def _unmet(self, one: Booked, placements: list[Placement], depth: Depth) -> Verdict:
         key, admission = one.reservation.key, self.admission
         ask, opinion, broken = admission.asks[key], self.proofs.get(key), self.broken.get(key)
         got, nodes = admission.covered(ask), tuple(dict.fromkeys(one.node for one in placements))
         objects: tuple[object, ...] = (one, ask, opinion)
         why = broken and (broken.reason.code, broken.reason.detail)
-        facts: tuple[object, ...] = (got, nodes, why, explained)
-        if explained or not admission.book.possible(ask.need):
+        facts: tuple[object, ...] = (got, nodes, why, depth)
+        if depth is not Depth.BARE or not admission.book.possible(ask.need):
             facts = (*facts, self.sayings.refusals.edition(admission, ask), self.sizing)
         verdict = self.sayings.recall(key, objects, facts)
         if verdict is not None:
             return verdict
-        return self.sayings.note(key, objects, facts, self._not_met(ask, one, got, nodes, explained))
+        return self.sayings.note(key, objects, facts, self._not_met(ask, one, got, nodes, depth))
 
     def _begun(self, one: Booked, placements: list[Placement]) -> Verdict:
         key, objects = one.reservation.key, (one, *placements)
@@ -224,25 +241,28 @@ class Judge:
             }
         )
 
-    def _not_met(self, ask: Ask, one: Booked, got: int, nodes: tuple[str, ...], explained: bool) -> Verdict:
-        refusals, booked = self.sayings.refusals, self.booked
+    def _not_met(self, ask: Ask, one: Booked, got: int, nodes: tuple[str, ...], depth: Depth) -> Verdict:
+        admission, refusals, booked = self.admission, self.sayings.refusals, self.booked
         considered: tuple[NodeAnswer, ...] = ()
+        counts: tuple[NodeCount, ...] = ()
         refusal: Refusal | None = None
-        possible = self.admission.book.possible(ask.need)
-        if explained or not possible:
-            considered = refusals.answers(self.admission, ask, booked)
-        if explained:
-            refusal = refusals.refusal(self.admission, ask, one, booked, self.sizing)
+        possible = admission.book.possible(ask.need)
+        if depth is Depth.WHOLE or not possible:
+            considered = refusals.answers(admission, ask, booked)
+            window = max(ask.start, admission.at), ask.end
+            counts = Candidates(admission).refusing(ask.model, ask.need, *window)
+        if depth is Depth.WHOLE:
+            refusal = refusals.refusal(admission, ask, one, booked, self.sizing)
         if refusal and possible:
             refusal = refusal.model_copy(update=_proof(self.proofs.get(ask.key)))
-        reason = explain.reason(self.admission, ask, got, considered)
+        reason = explain.reason(admission, ask, got, booked, considered, depth is not Depth.BARE)
         broken = self.broken.get(ask.key)
         if broken is not None:
             update = {"code": broken.reason.code, "detail": broken.reason.detail}
             reason = reason.model_copy(update=update)
         verdict = say(one.reservation, VerdictState.REFUSED, reason, one, nodes, considered)
         earliest = refusal.earliest if refusal else None
-        return verdict.model_copy(update={"refusal": refusal, "earliest": earliest})
+        return verdict.model_copy(update={"refusal": refusal, "earliest": earliest, "candidates": counts})
 
 
 def _proof(opinion: Opinion | None) -> dict[str, object]:
@@ -257,6 +277,14 @@ def _proof(opinion: Opinion | None) -> dict[str, object]:
 
 def _start(ask: Ask) -> tuple[float, str]:
     return (ask.start, ask.key)
+
+
+def _booked(ask: Ask) -> tuple[float, str]:
+    return (ask.booked_at, ask.key)
+
+
+def _is_not(one: Ask | None) -> Callable[[Ask], bool]:
+    return lambda other: other is not one
 
 
 def _refused(one: Refused) -> Verdict:

@@ -7,6 +7,7 @@ from datetime import datetime, tzinfo
 
 from scheduler.render.sentences import answer, duration, listed, moment
 from scheduler.types import (
+    Candidacy,
     Help,
     HelpCode,
     Plan,
@@ -22,6 +23,17 @@ from scheduler.types import (
 NODES_SHOWN = 4
 TITLES_SHOWN = 6
 
+CANDIDATES = {
+    Candidacy.CHOSEN: "chosen",
+    Candidacy.HAS_ONE: "with another replica",
+    Candidacy.AS_GOOD: "as good",
+    Candidacy.EMPTIER: "emptier",
+    Candidacy.TAKES_MORE: "where it takes more or larger GPUs",
+    Candidacy.ONLY_CPU: "with a CPU only",
+    Candidacy.FULL: "full",
+    Candidacy.NEVER: "that never could",
+    Candidacy.CLOSED: "closed",
+}
 FIXED = {
     HelpCode.FEWER_REPLICAS: "fewer replicas (replicas: {})",
     HelpCode.SMALLER_DTYPE: "a smaller precision (dtype: {})",
@@ -38,7 +50,8 @@ def around(verdict: Verdict, at: datetime, zone: tzinfo | None = None) -> Iterat
         words = tuple(help_words(one, at, zone) for one in refusal.helps)
         yield f"What would help: {' or '.join(filter(None, (', '.join(words[:-1]), words[-1])))}."
     if refusal.in_the_way:
-        yield f"In the way: {titles(refusal.in_the_way)}."
+        of_what = " of one more replica" if refusal.short_replicas > 1 else ""
+        yield f"In the way{of_what}: {titles(refusal.in_the_way)}."
     if proof := _proof(verdict, refusal, at, zone):
         yield proof
 
@@ -48,9 +61,20 @@ def node_lines(verdict: Verdict, at: datetime, zone: tzinfo | None = None) -> It
     waiting_helps = verdict.reason.kind is ReasonKind.LATER
     for one in verdict.considered[:NODES_SHOWN]:
         yield answer(one, at if waiting_helps else None, zone)
-    more = len(verdict.considered) - NODES_SHOWN
-    if more > 0:
-        yield f"and {more} more node{'s' if more > 1 else ''}; --json has them"
+    yield from _more_nodes(verdict)
+
+
+def _more_nodes(verdict: Verdict) -> Iterator[str]:
+    """How many nodes are not shown, and what all of them are."""
+    known, shown = len(verdict.considered), min(len(verdict.considered), NODES_SHOWN)
+    nodes = max(known, sum(one.nodes for one in verdict.candidates))
+    more = nodes - shown
+    if known <= shown:
+        return
+    words = [f"{one.nodes:,} {CANDIDATES[one.candidacy]}" for one in verdict.candidates]
+    all_of_them = f" (of all {nodes:,}: {', '.join(words)})" if words else ""
+    has = "has them" if known == nodes else f"has {known - shown} of them"
+    yield f"and {more:,} more node{'s' if more > 1 else ''}{all_of_them}; --json {has}"
 
 
 def lateness(verdict: Verdict, upcoming: Iterable[Step], at: datetime, zone: tzinfo | None = None) -> str:

@@ -42,6 +42,8 @@ def stopped(words: str) -> str:
 
 
 def _too_large(reason: Reason) -> str:
+    if reason.detail:
+        return reason.detail
     if not reason.needed_gpus:
         needs, has = size(reason.needed_bytes), f"{size(reason.free_bytes)} even when empty"
     elif not reason.free_gpus:
@@ -53,10 +55,15 @@ def _too_large(reason: Reason) -> str:
 
 
 def _no_room(reason: Reason) -> str:
-    if reason.needed_gpus and reason.needed_gpus >= 1:
+    needs_gpus = reason.needed_gpus and reason.needed_gpus >= 1
+    if reason.node is None:
+        wants = gpus(reason.needed_gpus or 0) if needs_gpus else size(reason.needed_bytes)
+        where = "empty on one node" if needs_gpus else "on one device"
+        return f"it needs {wants} {where}, and no open node has that free for as long as it lasts"
+    if needs_gpus:
         short = (
-            f"it needs {gpus(reason.needed_gpus)} empty on one node; {reason.node} has the most, "
-            f"{gpus(reason.free_gpus or 0)}"
+            f"it needs {gpus(reason.needed_gpus or 0)} empty on one node; {reason.node} comes nearest, "
+            f"with {gpus(reason.free_gpus or 0)}"
         )
     else:
         short = (
@@ -119,10 +126,10 @@ def answer(node: NodeAnswer, at: datetime | None = None, zone: tzinfo | None = N
 
 
 def _free_when(node: NodeAnswer, at: datetime, zone: tzinfo | None) -> str:
-    """How long what is free stays so, and when the first of those that hold the rest goes."""
+    """Until when a replica would have room, and from when on there is more."""
     parts = []
     if node.free_until:
-        parts.append(f"until {moment(node.free_until, at, zone)}")
+        parts.append(f"enough until {moment(node.free_until, at, zone)}")
     if node.free_from:
         parts.append(f"more from {moment(node.free_from, at, zone)} on")
     return f"; {', '.join(parts)}" if parts else ""

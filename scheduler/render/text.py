@@ -11,8 +11,18 @@ from operator import itemgetter
 from rich.console import Console
 from rich.markup import escape
 
+from calendars.called import command
 from scheduler.progress import ON_ITS_WAY, Progress, Step
-from scheduler.render.refusals import NODES_SHOWN, around, broken, late, lateness, node_lines, titles
+from scheduler.render.refusals import (
+    CANDIDATES,
+    NODES_SHOWN,
+    around,
+    broken,
+    late,
+    lateness,
+    node_lines,
+    titles,
+)
 from scheduler.render.secrets import without_secrets
 from scheduler.render.sentences import (
     answer,
@@ -32,6 +42,7 @@ from scheduler.types import (
     NodeAnswer,
     Plan,
     ReasonCode,
+    ReasonKind,
     Stay,
     Verdict,
     VerdictState,
@@ -44,17 +55,6 @@ SYMBOLS = {
     ActionKind.DEPLOY: ("+", "green"),
     ActionKind.UPDATE: ("~", "yellow"),
     ActionKind.ROUTE: ("~", "yellow"),
-}
-CANDIDATES = {
-    Candidacy.CHOSEN: "chosen",
-    Candidacy.HAS_ONE: "with another replica",
-    Candidacy.AS_GOOD: "as good",
-    Candidacy.EMPTIER: "emptier",
-    Candidacy.TAKES_MORE: "where it takes more or larger GPUs",
-    Candidacy.ONLY_CPU: "with a CPU only",
-    Candidacy.FULL: "full",
-    Candidacy.NEVER: "that never could",
-    Candidacy.CLOSED: "closed",
 }
 BUT = {
     Candidacy.TAKES_MORE: "takes more or larger GPUs",
@@ -113,6 +113,7 @@ def show_plan(
         _refused(console, verdict, plan, zone)
     if (more := len(plan.refused) - REFUSED_SHOWN) > 0:
         console.print(f"! and {more} more that cannot be met; --json has them")
+    _half_explained(console, plan)
     for verdict in late(plan)[:REFUSED_SHOWN]:
         where = f"on {', '.join(verdict.nodes)} " if verdict.nodes else ""
         said = f"{where}{lateness(verdict, plan.upcoming, plan.at, zone)}"
@@ -191,6 +192,15 @@ def _refused(console: Console, verdict: Verdict, plan: Plan, zone: tzinfo | None
         console.print(f"    {escape(line)}")
     for line in node_lines(verdict, plan.at, zone):
         console.print(f"    [dim]{escape(line)}[/]")
+
+
+def _half_explained(console: Console, plan: Plan) -> None:
+    """How to hear more of the refusals that are too many to be explained whole."""
+    waiting = (one for one in plan.refused if one.reason.kind is ReasonKind.LATER)
+    if briefly := sum(one.refusal is None for one in waiting):
+        whose = "one of them" if briefly == 1 else f"{briefly:,} of them"
+        asked = command("plan --what-if BOOKING")
+        console.print(f"[dim]  When {whose} would fit, and what is in the way, is told if asked: {asked}[/]")
 
 
 def _drift(console: Console, plan: Plan) -> None:
