@@ -122,11 +122,11 @@ def ask(question: Question) -> Asked:
     """
     now = datetime.now(UTC)
     local = now.astimezone(SystemZone())
-    at = parse_moment(question.at, local) if question.at else now
+    at = now if question.at is None else parse_moment(question.at, local)
     supposing = []
-    if question.at:
+    if question.at is not None:
         supposing.append(f"it is {at.astimezone():%a %d %b %H:%M} and nothing runs but what does now")
-    booking = booking_from(question.what_if, local) if question.what_if else None
+    booking = None if question.what_if is None else booking_from(question.what_if, local)
     settings = read_settings(horizon_days=question.horizon_days)
     if booking and question.horizon_days is None:
         settings = _reaching(settings, booking.end - at)

@@ -64,6 +64,8 @@ def booking_from(text: str, now: datetime) -> Reservation:
     Raises:
         OperatorError: the window, or what stands before it, is not understood.
     """
+    if not text.strip():
+        raise OperatorError("No booking is written there.", f"Write one such as “{EXAMPLE}”.")
     owners = BY.findall(text)
     if len(owners) > 1:
         raise OperatorError(f"“{text}” is by {len(owners)} people.", "Name one: a booking has one organiser.")

@@ -224,6 +224,18 @@ def test_what_if_tells_whom_a_stronger_booking_would_displace(cli: Cli, home: Pa
     assert "! “Large”" in asked.out
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--what-if", "No booking is written there."), ("--at", "“” is not a time")],
+    ids=["booking", "time"],
+)
+def test_an_empty_question_is_not_the_ordinary_plan(cli: Cli, home: Path, option: str, words: str) -> None:
+    book(home)
+    asked = cli("plan", option, "")
+    assert (asked.code, asked.out) == (1, "")
+    assert words in asked.err and "Write" in asked.err
+
+
 def test_what_if_somebody_else_books(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NDIF_BOOKING__ORGANISERS", '["example.org"]')
     book(home)
