@@ -19,6 +19,7 @@ from scheduler.planning.footprint import Loads
 from scheduler.planning.memory import Memory
 from scheduler.planning.plan import Decision, Known, Policy, decide
 from scheduler.types import Checkpoint, Deployment, Observed, Plan, Promises, Rules, Tier, UnknownSize
+from tests.examples import examples
 from tests.scheduler.builders import NOON, PLAIN, booking, carried_out, cluster, cpu, gpus, key, known
 from tests.simulation.planner_weeks import CHECKPOINTS, MODELS, Week
 
@@ -75,7 +76,7 @@ def both(
     return made
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(examples(1)))
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_it_is_the_same_plan_through_a_week(kind: str, seed: int) -> None:
     week = Remembering(seed, **KINDS[kind])  # type: ignore[arg-type]
@@ -101,7 +102,7 @@ def test_it_is_the_same_plan_where_much_changes_at_once(kind: str, monkeypatch: 
         pass
 
 
-@pytest.mark.parametrize("seed", range(1))
+@pytest.mark.parametrize("seed", range(examples(1)))
 def test_it_is_the_same_plan_in_a_large_week(seed: int) -> None:
     """Fifty nodes, hundreds of bookings of a few models and of models of their own, edited at random."""
     chance = random.Random(seed)
@@ -109,13 +110,13 @@ def test_it_is_the_same_plan_in_a_large_week(seed: int) -> None:
     nodes = cluster(*(gpus(f"n{number:02}", *chance.choice(shapes)) for number in range(50)), cpu("z", 64))
     sizes = known(**{f"own{number}": chance.choice([2.0, 14.0, 60.0, 140.0]) for number in range(600)})
     sizes |= CHECKPOINTS
-    bookings = {one.key: one for one in (_random(chance, number, 0.0) for number in range(350))}
+    bookings = {one.key: one for one in (_random(chance, number, 0.0) for number in range(250))}
     memory, at, plan = Memory(), NOON, None
-    for step in range(15):
+    for step in range(8):
         running = carried_out(plan) if plan else ()
         asked = _asked(sizes, plan)
         plan = both(bookings.values(), nodes, at, asked, running, memory).plan
-        _edit(chance, bookings, 350 + step, at)
+        _edit(chance, bookings, 250 + step, at)
         at += timedelta(seconds=chance.choice([10, 60, 600, 3600]))
     assert plan is not None and 0 < len(plan.refused) < len(bookings) // 2
 
