@@ -134,7 +134,8 @@ class Clearing(Ledger):
                 movable[hold.number] = few and self.book.has_other(hold.need, *window)
             return movable[hold.number]
 
-        for node in islice(self._worth_clearing(wanted, may_go), min(self._moves, ATTEMPTS[0])):
+        nearest = self.book.nearly(wanted.need, wanted.start, wanted.end)
+        for node in islice(nearest, min(self._moves, ATTEMPTS[0])):
             begun = self.mark()
             placed, gone = self._clear(node, wanted, may_go)
             if placed is not None and all(map(self._again, gone)):
