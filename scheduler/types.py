@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -62,11 +63,16 @@ class Catalog(Frozen):
 
     def find(self, name: str) -> CatalogEntry | None:
         """The entry with that alias or repo id, upper and lower case alike."""
-        wanted = name.lower()
+        return self.by_name.get(name.lower())
+
+    @cached_property
+    def by_name(self) -> Mapping[str, CatalogEntry]:
+        """The entries by alias and repo id in lower case; where several have the same, the first."""
+        found: dict[str, CatalogEntry] = {}
         for entry in self.entries:
-            if wanted == entry.repo_id.lower() or wanted in (alias.lower() for alias in entry.aliases):
-                return entry
-        return None
+            for name in (entry.repo_id, *entry.aliases):
+                found.setdefault(name.lower(), entry)
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:
