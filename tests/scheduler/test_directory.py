@@ -236,3 +236,12 @@ def test_what_if_keeps_to_what_was_asked_when_it_says_how_to_book() -> None:
     verdict = with_it.verdicts[0].model_copy(update={"calendar": asked.calendar})
     found = answer(asked, without, with_it.model_copy(update={"verdicts": (verdict,)}))
     assert found.command is not None and found.command.endswith(" --private")
+
+
+def test_a_copy_with_other_content_does_not_keep_what_was_worked_out_before() -> None:
+    routed = planned([booking("org/a")], cluster(gpus("x", 1, 80)), known(a=7)).directory
+    empty = Directory()
+    assert routed.version != empty.version
+    assert routed.model_copy(update={"routes": ()}).version == empty.version
+    assert ALIASES.find("ay") is not None
+    assert ALIASES.model_copy(update={"entries": ()}).find("ay") is None
