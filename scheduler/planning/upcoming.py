@@ -44,7 +44,11 @@ class Loading:
     @property
     def late_seconds(self) -> float:
         """How long after its start that is."""
-        late = self.ready - self.hold.start
+        return self.late_after(self.hold.start)
+
+    def late_after(self, start: float) -> float:
+        """How long after an instant that is."""
+        late = self.ready - start
         return late if late >= PUNCTUAL_SECONDS else 0.0
 
 

@@ -231,12 +231,14 @@ class Judge:
         if not first:
             return verdict
         last = max(first, key=lambda one: (one.ready, one.hold.rank))
-        behind = last.behind if last.late_seconds else ()
+        # The stay may begin for another booking of the model, long before this one.
+        late = last.late_after(verdict.start.timestamp() if verdict.start else last.hold.start)
+        behind = last.behind if late else ()
         because = tuple(dict.fromkeys(self.booked[key].reservation.title for key in behind))
         return verdict.model_copy(
             update={
                 "ready_by": datetime.fromtimestamp(last.ready, UTC),
-                "late_seconds": last.late_seconds,
+                "late_seconds": late,
                 "late_because": because,
             }
         )

@@ -96,6 +96,17 @@ def test_who_would_be_loaded_late_for_a_newcomer_goes_elsewhere_if_it_can() -> N
     assert [one.late_seconds for one in plan.verdicts] == [0, 0]
 
 
+def test_who_comes_later_in_one_stay_is_not_late_because_the_first_is() -> None:
+    blocks = booking("org/b", -1, 2, booked=-20)
+    first, second = booking("org/a", 2, 4, key="first", booked=-10), booking("org/a", 4, 6, key="second")
+    plan = planned([blocks, first, second], ONE, SIZES)
+    assert {one.event: one.late_seconds for one in plan.verdicts} == {
+        blocks.key: 0,
+        "first": 140,
+        "second": 0,
+    }
+
+
 def test_what_is_being_loaded_is_not_taken_down_for_who_has_another_gpu() -> None:
     on = cluster(gpus("x", 8, 80))
     soon = booking("org/most", 0.03, 8, booked=-2)
