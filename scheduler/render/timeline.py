@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from textwrap import wrap
 
 from rich.console import Console
 from rich.text import Text
@@ -16,13 +17,14 @@ from scheduler.render.bars import NO_NODE_YET, NO_ROOM, Bar, BarKind, bars
 from scheduler.render.text import summary
 from scheduler.types import Plan
 
-NARROWEST = 60
+NARROWEST = 32
 EMPTY_ROWS_SHOWN = 12
 ROWS_SHOWN = 60
 LABEL_COLUMNS = 22
 LEAST_LABEL_COLUMNS = 10
 STEPS_HOURS = (1, 2, 3, 4, 6, 12, 24, 48, 96, 168, 336, 672)
 NOW = "│"
+GAP = "   "
 STYLES = {BarKind.BOOKED: "green", BarKind.REFUSED: "yellow", BarKind.LOADING: "cyan"}
 FILL = {BarKind.BOOKED: "=", BarKind.REFUSED: "x"}
 
@@ -72,7 +74,8 @@ def timeline(plan: Plan, hours: float, width: int, zone: tzinfo | None = None) -
     """The lines of a timeline, none wider than ``width`` (at least `NARROWEST`)."""
     drawn = bars(plan, plan.at + timedelta(hours=hours))
     rows = _rows(plan, drawn)
-    label_columns = min(LABEL_COLUMNS, max([LEAST_LABEL_COLUMNS, *(len(label) for _, label in rows)]))
+    widest = min(LABEL_COLUMNS, max(LEAST_LABEL_COLUMNS, width // 3))
+    label_columns = min(widest, max([LEAST_LABEL_COLUMNS, *(len(label) for _, label in rows)]))
     axis = Axis(plan.at, hours, width - label_columns - 1, zone)
     lines = [_head(axis, plan.at, label_columns)]
     for name, label in rows[:ROWS_SHOWN]:
@@ -81,7 +84,7 @@ def timeline(plan: Plan, hours: float, width: int, zone: tzinfo | None = None) -
             lines.append(
                 _line(_cut(label, label_columns) if number == 0 else "", label_columns, lane, axis, plan.at)
             )
-    lines += [Text(line, style="dim") for line in _notes(plan, drawn, rows)]
+    lines += [Text(line, style="dim") for line in _notes(plan, drawn, rows, width)]
     return lines
 
 
@@ -197,13 +200,13 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…" if width > 2 else ""
 
 
-def _notes(plan: Plan, drawn: Iterable[Bar], rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _notes(plan: Plan, drawn: Iterable[Bar], rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
     """What the characters mean, of those in use, and how many nodes are not shown."""
     empty = len(plan.cluster.nodes) - len([name for name, _ in rows if plan.cluster.named(name)])
     if empty:
-        yield f"{empty} more node{'s have' if empty > 1 else ' has'} nothing booked."
+        yield from wrap(f"{empty} more node{'s have' if empty > 1 else ' has'} nothing booked.", width)
     if len(rows) > ROWS_SHOWN:
-        yield f"{len(rows) - ROWS_SHOWN} more rows are not shown; --json has everything."
+        yield from wrap(f"{len(rows) - ROWS_SHOWN} more rows are not shown; --json has everything.", width)
     drawn = tuple(drawn)
     parts = [f"{NOW} now"]
     if any(bar.kind is BarKind.BOOKED for bar in drawn):
@@ -213,4 +216,15 @@ def _notes(plan: Plan, drawn: Iterable[Bar], rows: Sequence[tuple[str, str]]) ->
     if any(bar.kind is BarKind.REFUSED for bar in drawn):
         parts.append("[xx) cannot be met")
     parts.append("< and > go on beyond" if drawn else "nothing is booked")
-    yield "   ".join(parts)
+    yield from _joined(parts, width)
+
+
+def _joined(parts: Iterable[str], width: int) -> list[str]:
+    """Parts beside each other, on as few lines as they need."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(GAP) + len(part) <= width:
+            lines[-1] += GAP + part
+        else:
+            lines.append(part)
+    return lines
