@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
 from calendars.called import command
 from scheduler import order_commands
@@ -20,6 +19,7 @@ from scheduler.history_commands import history
 from scheduler.keys_commands import keys
 from scheduler.plan_desk import read_settings
 from scheduler.planning_commands import Exit, apply, plan
+from scheduler.render.plain import escape, escape_lines
 from scheduler.render.settings import rows, settings_markdown
 from scheduler.state_lock import StateLock
 from scheduler.status_command import status
@@ -120,7 +120,7 @@ def main() -> None:
     try:
         code = app.main(standalone_mode=False, prog_name=command(), obj=started_in)
     except OperatorError as problem:
-        err.print(f"[red]Error:[/] {escape(problem.reason)}\n{escape(problem.remedy)}")
+        err.print(f"[red]Error:[/] {escape_lines(problem.reason)}\n{escape_lines(problem.remedy)}")
         code = Exit.ERROR
     except click.ClickException as problem:
         problem.show()

@@ -12,7 +12,6 @@ from typing import Any, get_args
 import click
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 
 from calendars.called import command
 from calendars.event_text import MAX_TITLE_CHARACTERS, Problem, parse_event, render_request
@@ -23,6 +22,7 @@ from scheduler.agenda import Agenda, Checked, Judged
 from scheduler.errors import OperatorError
 from scheduler.logutil.logger import set_up_logging
 from scheduler.render import calendar as render
+from scheduler.render.plain import escape, escape_lines
 from scheduler.settings import Settings, load_settings
 from scheduler.types import VerdictState
 
@@ -234,7 +234,9 @@ def _agenda(settings: Settings, sources: Any, days: float | None) -> Agenda:
 
 def _say_failing(agenda: Agenda) -> None:
     for problem in agenda.failing.values():
-        err.print(f"[red]Error:[/] {escape(problem.reason)}\n{escape(problem.remedy)}", soft_wrap=True)
+        err.print(
+            f"[red]Error:[/] {escape_lines(problem.reason)}\n{escape_lines(problem.remedy)}", soft_wrap=True
+        )
 
 
 def _print_json(content: dict[str, Any]) -> None:

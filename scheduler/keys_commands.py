@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from calendars.called import command
 from scheduler.errors import OperatorError
 from scheduler.keys import opened
+from scheduler.render.plain import escape
 from scheduler.settings import load_settings
 from serve_apps.gateway.keys import Key
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
 from calendars.reservation import ModelRequest, Reservation
 from scheduler.catalog import load_catalog
@@ -18,6 +17,7 @@ from scheduler.errors import OperatorError
 from scheduler.moments import parse_moment
 from scheduler.planning.targets import Refused, identify
 from scheduler.render.operation import order_words, taken_back_words
+from scheduler.render.plain import escape
 from scheduler.render.sentences import sentence, stopped
 from scheduler.settings import Settings, load_settings
 from scheduler.store.orders import ON_MODELS, ON_NODES, Order, OrderBook, OrderKind, Orders

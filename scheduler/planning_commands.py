@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
 from calendars.called import command
 from scheduler.controller import Controller, Stale
@@ -21,6 +20,7 @@ from scheduler.plan_desk import LONGEST_HORIZON_DAYS, Asked, Planner, Question, 
 from scheduler.progress import Follower, Step, settled
 from scheduler.render.differences import differences_json, show_differences
 from scheduler.render.operation import show_orders
+from scheduler.render.plain import escape
 from scheduler.render.schema import plan_schema_text
 from scheduler.render.secrets import plan_without_secrets
 from scheduler.render.text import progress_line, show_plan

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from scheduler.render.plain import visible
 from scheduler.types import ActionKind, Plan, VerdictState
 
 NO_ROOM = "cannot be met"
@@ -38,8 +39,12 @@ class Bar:
 def bars(plan: Plan, until: datetime) -> tuple[Bar, ...]:
     """Everything of a plan that lies between its instant and another, in the order of rows and starts."""
     found = [*_stays(plan), *_unpromised(plan), *_refused(plan)]
-    visible = [bar for bar in found if bar.end > plan.at and (bar.loads_from or bar.start) < until]
-    return tuple(sorted(visible, key=lambda bar: (bar.row, bar.start, bar.end, bar.label)))
+    drawn = [
+        replace(bar, label=visible(bar.label))
+        for bar in found
+        if bar.end > plan.at and (bar.loads_from or bar.start) < until
+    ]
+    return tuple(sorted(drawn, key=lambda bar: (bar.row, bar.start, bar.end, bar.label)))
 
 
 def _stays(plan: Plan) -> Iterator[Bar]:

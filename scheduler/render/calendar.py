@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from calendars.reservation import ModelRequest, Reservation
 from scheduler.agenda import Agenda, Checked, Event, Judged
+from scheduler.render.plain import escape
 from scheduler.render.refusals import around, lateness, node_lines
 from scheduler.render.sentences import moment, sentence
 from scheduler.types import Verdict, VerdictState

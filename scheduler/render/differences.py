@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from scheduler.decisions import Decision, DecisionKind, Difference
+from scheduler.render.plain import escape
 from scheduler.render.sentences import gpus, size
 
 SHOWN = 40

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from scheduler.render.plain import escape
 from scheduler.render.sentences import moment
 from scheduler.store.records import Change, LoadTime, ManualRecord, PlanRecord, PromiseRecord
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, tzinfo
 
 from rich.console import Console
-from rich.markup import escape
 
 from scheduler.heartbeat import Heartbeat, OnItsWay
+from scheduler.render.plain import escape
 from scheduler.render.sentences import moment
 from scheduler.store.orders import Order, OrderKind
 from scheduler.store.records import Parked

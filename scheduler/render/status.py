@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from calendars.called import command
 from scheduler.cluster.node import DeviceKind
 from scheduler.render.memory import bar, held
+from scheduler.render.plain import escape
 from scheduler.render.refusals import around
 from scheduler.render.sentences import duration, moment, sentence, size, stopped
 from scheduler.render.text import first_line, summary

@@ -9,10 +9,10 @@ from heapq import merge
 from operator import itemgetter
 
 from rich.console import Console
-from rich.markup import escape
 
 from calendars.called import command
 from scheduler.progress import ON_ITS_WAY, Progress, Step
+from scheduler.render.plain import escape
 from scheduler.render.refusals import (
     CANDIDATES,
     NODES_SHOWN,

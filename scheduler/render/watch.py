@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
 from scheduler.errors import OperatorError
+from scheduler.render.plain import escape_lines
 
 EVERY_SECONDS = 1.0
 
@@ -48,7 +48,7 @@ def _looked(console: Console, show: Callable[[Console], None]) -> Text:
         try:
             show(paper)
         except OperatorError as problem:
-            paper.print(f"[red]{escape(problem.reason)}[/]\n{escape(problem.remedy)}")
+            paper.print(f"[red]{escape_lines(problem.reason)}[/]\n{escape_lines(problem.remedy)}")
     return Text.from_ansi(shown.get().rstrip("\n"))
 
 

@@ -6,8 +6,8 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
+from scheduler.render.plain import escape
 from scheduler.render.refusals import around, lateness, node_lines
 from scheduler.render.sentences import listed, moment, sentence, stopped
 from scheduler.types import Plan, Verdict, VerdictState
