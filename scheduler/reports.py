@@ -71,7 +71,7 @@ def _report(
             asides = (*asides, f"From its own start it would fit until {until} UTC.")
         return Report(key=verdict.event, state="refused", lines=_why(verdict), asides=asides)
     if verdict.model is None or not verdict.nodes:
-        return Report(key=verdict.event, state="scheduled", lines=(_when_loaded(verdict),))
+        return Report(key=verdict.event, state="scheduled", lines=(_when_loaded(verdict), *_shared(verdict)))
     found = [running.get((verdict.model.key, node)) for node in verdict.nodes]
     failed = next((one for one in found if one and _has_failed(one)), None)
     if failed is not None:
@@ -79,12 +79,19 @@ def _report(
         return Report(key=verdict.event, state="refused", lines=(problem,))
     if not all(one and (one.status is DeploymentStatus.SERVING or one.ready_replicas) for one in found):
         said = [progress[one.application] for one in found if one and one.application in progress]
-        return Report(key=verdict.event, state="loading", lines=(_loading(verdict.nodes, said),))
-    lines = (f"Ask for {verdict.model.repo_id} at {url}.",)
+        return Report(
+            key=verdict.event, state="loading", lines=(_loading(verdict.nodes, said), *_shared(verdict))
+        )
+    lines = (f"Ask for {verdict.model.repo_id} at {url}.", *_shared(verdict))
     took = [took_seconds[one.application] for one in found if one and one.application in took_seconds]
     # A restart forgets it, and must not write to every event because of that.
     asides = (f"Loading took {max(took):.0f} s.",) if took else ()
     return Report(key=verdict.event, state="serving", lines=lines, asides=asides)
+
+
+def _shared(verdict: Verdict) -> tuple[str, ...]:
+    """That it runs as another booking of its model asks."""
+    return (f"It is {verdict.reason.detail}.",) if verdict.reason.detail else ()
 
 
 def _loading(nodes: tuple[str, ...], said: list[Said]) -> str:

@@ -496,7 +496,8 @@ class Stay:
     """One replica of a model on one node during ``[start, end)``, promised to the bookings in ``events``.
 
     ``model`` is its key. ``devices`` is how much it takes: a number of GPUs, or the part of one device,
-    whose number among those of the node that are shared is ``lane``.
+    whose number among those of the node that are shared is ``lane``. ``asked_bytes`` is what the booking with
+    the strongest claim asks for, where it is served by a replica of another need; 0 elsewhere.
     """
 
     model: str
@@ -506,6 +507,7 @@ class Stay:
     events: tuple[str, ...]
     devices: float = 0.0
     lane: int | None = None
+    asked_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from dataclasses import replace
 from operator import attrgetter
 
 from calendars.reservation import MAX_PRIORITY
-from scheduler.planning.book import Book, Need, Seat, units_on
+from scheduler.planning.book import Book, Need, Seat
 from scheduler.planning.clearing import CLEARED, Clearing
-from scheduler.planning.holds import Ask, Hold, for_either, union, wanted_by
+from scheduler.planning.holds import Ask, Hold, shared, union, wanted_by
 from scheduler.planning.ledger import Released, overlapping
 
 MOVES_AGAIN = 30
@@ -220,7 +220,7 @@ class Admission(Clearing):
         start = max(ask.start, self.at)
         if self._join(ask, start, used, displaced):
             return True
-        placed = self._place(ask, ask.need, start, ask.end, displaced)
+        placed = self._place(ask, start, ask.end, displaced)
         if placed is None:
             return False
         used.add(placed.number)
@@ -240,28 +240,23 @@ class Admission(Clearing):
                     used.add(joined.number)
                     return True
         overlapping = [
-            hold for hold in theirs if hold.start < ask.end and hold.end > start and self._suits(hold, ask)
+            hold for hold in theirs if hold.start < ask.end and hold.end > start and self.suits(hold, ask)
         ]
         return bool(overlapping) and self._hand_over(overlapping[0], ask, start, used, displaced)
 
     def _extend(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
         """One stay of both, where it is."""
         first, last = min(hold.start, start), max(hold.end, ask.end)
-        need = for_either(hold.need, ask.need)
+        need = self.decided(hold, ask)
         if need is None:
             return None
-        if self._suits(hold, ask):
+        if self.suits(hold, ask):
             added = [(first, hold.start), (hold.end, last)]
-            if all(a >= b or self._may_stay(hold, a, b) for a, b in added):
+            longer = replace(hold, need=need, start=first, end=last)
+            if all(a >= b or self._may_stay(hold, a, b) for a, b in added) and self.agrees(longer):
                 return self._instead(replace(hold, need=need), first, last, hold.seat, ask)
             return None
         return self._anew(hold, ask, need, first, last, hold.seat.node)
-
-    def _suits(self, hold: Hold, ask: Ask) -> bool:
-        """Whether a booking can be served by a hold as it is."""
-        need = for_either(hold.need, ask.need)
-        node = self.book.nodes[hold.seat.node]
-        return need is not None and units_on(node, need) == units_on(node, hold.need)
 
     def _with_neighbours(self, hold: Hold, used: set[int]) -> Hold:
         """One stay with those of its model that overlap or touch it and are for other bookings."""
@@ -286,15 +281,15 @@ class Admission(Clearing):
 
     def _move_whole(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
         """One stay of both elsewhere, if neither has started."""
-        need = for_either(hold.need, ask.need)
+        need = self.decided(hold, ask)
         if hold.settled or need is None:
             return None
         return self._anew(hold, ask, need, min(hold.start, start), max(hold.end, ask.end))
 
     def _make_way(self, hold: Hold, ask: Ask, start: float) -> Hold | None:
         """One stay of both where it is, for which others that have not started are moved."""
-        need = for_either(hold.need, ask.need)
-        if need is None or not self._suits(hold, ask) or self.book.nodes[hold.seat.node].closed:
+        need = self.decided(hold, ask)
+        if need is None or not self.suits(hold, ask) or self.book.nodes[hold.seat.node].closed:
             return None
         first, last = min(hold.start, start), max(hold.end, ask.end)
         self.begin_moving()
@@ -311,12 +306,12 @@ class Admission(Clearing):
     ) -> Hold | None:
         begun = self.mark()
         self.drop(hold)
-        book = self.book
-        seat = book.find(need, start, end) if node is None else book.room_on(node, need, start, end)
-        if seat is None:
+        wanted = self._for_both(replace(hold, need=need), start, end, hold.seat, ask)
+        seat = self.find(wanted, start) if node is None else self.book.room_on(node, need, start, end)
+        if seat is None or not self.agrees(wanted, seat.node):
             self.undo(begun)
             return None
-        return self.put(self._for_both(replace(hold, need=need), start, end, seat, ask))
+        return self.put(wanted.seated(wanted.number, seat))
 
     def _instead(self, hold: Hold, start: float, end: float, seat: Seat, ask: Ask) -> Hold:
         if (start, end) == (hold.start, hold.end) and ask.key in hold.keys:
@@ -331,12 +326,12 @@ class Admission(Clearing):
     def _hand_over(self, hold: Hold, ask: Ask, start: float, used: set[int], displaced: list[str]) -> bool:
         """Stay while it can, and go on elsewhere: the parts of the window that are not held get their own."""
         begun, lost = self.mark(), len(displaced)
-        need = for_either(hold.need, ask.need) or hold.need
+        need = self.decided(hold, ask) or hold.need
         joined = self._instead(replace(hold, need=need), hold.start, hold.end, hold.seat, ask)
         added = [joined.number]
         for first, last in ((start, hold.start), (hold.end, ask.end)):
             if first < last:
-                part = self._place(ask, joined.need, first, last, displaced)
+                part = self._place(ask, first, last, displaced)
                 if part is None:
                     self.undo(begun)
                     del displaced[lost:]
@@ -345,13 +340,26 @@ class Admission(Clearing):
         used.update(added)
         return True
 
-    def _place(self, ask: Ask, need: Need, start: float, end: float, displaced: list[str]) -> Hold | None:
+    def _place(self, ask: Ask, start: float, end: float, displaced: list[str]) -> Hold | None:
         """A seat of its own: best one to be loaded in time, then any, then by moving, then by displacing."""
         near = list(dict.fromkeys((*self.nodes_of(ask.model), *self.at_hand.get(ask.model, ()))))
-        wanted = wanted_by(ask, need, start, end, settled=start <= self.at)
+        wanted = wanted_by(ask, ask.need, start, end, settled=start <= self.at)
         if placed := self._in_time(wanted, ask.lead, near):
             return placed
-        seat = self.book.find(need, start, end, near) if ask.lead else None
+        seat = self.find(wanted, start, near) if ask.lead else None
         if seat is not None:
             return self.put(wanted.seated(-1, seat))
-        return self._by_moving(wanted) or self._by_displacing(wanted, displaced)
+        placed = self._as_others(wanted, ask) or self._by_moving(wanted)
+        return placed or self._by_displacing(wanted, displaced)
+
+    def _as_others(self, wanted: Hold, ask: Ask) -> Hold | None:
+        """A seat where replicas of its model take more or less than was asked for: as much as these."""
+        for other in self.beside(wanted.model, wanted.start, wanted.end):
+            node = other.seat.node
+            if other.need == ask.need or self.book.nodes[node].closed or not self.suits(other, ask):
+                continue
+            as_much = replace(wanted, need=shared((other.need, ask.need)))
+            seat = self.book.room_on(node, as_much.need, wanted.start, wanted.end)
+            if seat is not None and self.agrees(as_much, node):
+                return self.put(as_much.seated(-1, seat))
+        return None

@@ -13,7 +13,8 @@ from operator import attrgetter
 
 from scheduler.planning.book import Book
 from scheduler.planning.holds import Hold
-from scheduler.planning.ledger import Ledger, in_order
+from scheduler.planning.ledger import in_order
+from scheduler.planning.sharing import Sharing
 
 ATTEMPTS = (20, 6, 6)
 """Nodes tried to be cleared for one replica, for each that makes room for it, and for each of these."""
@@ -29,7 +30,7 @@ MOVES_PER_PLAN = 2_000
 """Nodes that are tried to be cleared in one plan, for all bookings together."""
 
 
-class Clearing(Ledger):
+class Clearing(Sharing):
     """A ledger in which room can be made.
 
     ``displaced`` tells which booking lost a seat to which. Who is ``robbed`` of what was promised, because
@@ -59,7 +60,7 @@ class Clearing(Ledger):
         ahead, end = wanted.start, wanted.end
         if ahead - lead > self.at:
             ahead -= lead
-        seat = self.book.find(wanted.need, ahead, end, near)
+        seat = self.find(wanted, ahead, near)
         if seat is None:
             return None
         begun = self.mark()
@@ -68,7 +69,7 @@ class Clearing(Ledger):
         if delayed:
             self.undo(begun)
             pause = max(self._lead(hold) for hold in delayed)
-            later = self.book.find(wanted.need, ahead, end + pause, near)
+            later = self.find(wanted, ahead, near, end + pause)
             seat = self.book.with_lane(later or seat, ahead, end + pause if later else end)
             placed = self.put(wanted.seated(-1, seat))
             self._move_delayed(placed)
@@ -96,7 +97,7 @@ class Clearing(Ledger):
                 begun = self.mark()
                 self.drop(hold)
                 ahead = max(hold.start - self._lead(hold), self.at)
-                seat = self.book.find(hold.need, ahead, hold.end)
+                seat = self.find(hold, ahead)
                 if seat is not None:
                     seat = self.book.with_lane(seat, ahead, hold.end)
                 if seat is None or self._delayed(self.put(hold.seated(hold.number, seat))):
@@ -239,6 +240,8 @@ class Clearing(Ledger):
     ) -> tuple[Hold | None, list[Hold]]:
         """Take holds away from a node until another has room there; the largest of them first."""
         gone: list[Hold] = []
+        if not self.agrees(wanted, node):
+            return None, gone
         while (seat := self.book.room_on(node, wanted.need, wanted.start, wanted.end)) is None:
             instant, short = self.book.tightest(node, wanted.need, wanted.start, wanted.end)
             holders = [hold for hold in self.there(node) if hold.start <= instant < hold.end and may_go(hold)]
@@ -261,12 +264,12 @@ class Clearing(Ledger):
 
     def _again(self, hold: Hold) -> bool:
         """Seat what was taken away anew, if it can be."""
-        seat = self.book.find(hold.need, hold.start, hold.end)
+        seat = self.find(hold, hold.start)
         if seat is None:
             return False
         ahead = max(hold.start - self._lead(hold), self.at)
         if ahead < hold.start and not self.book.is_free(seat, ahead, hold.start):
-            earlier = self.book.find(hold.need, ahead, hold.end)
+            earlier = self.find(hold, ahead)
             seat = self.book.with_lane(earlier, ahead, hold.end) if earlier else seat
         self.put(replace(hold, seat=seat, number=-1, settled=hold.start <= self.at))
         return True

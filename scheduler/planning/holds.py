@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
-from scheduler.planning.book import Need, Seat
+from scheduler.cluster.node import Node
+from scheduler.planning.book import Need, Seat, units_on
+from scheduler.types import Deployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +90,29 @@ def wanted_by(ask: Ask, need: Need, start: float, end: float, settled: bool = Fa
     return Hold(-1, ask.model, need, nowhere, start, end, keys, ask.priority, settled)
 
 
-def for_all(needs: Iterable[Need]) -> Need:
-    """What is enough for all; of needs that exclude each other, for the first."""
+def shared(needs: Iterable[Need]) -> Need:
+    """What a replica takes that several share, the strongest claim first.
+
+    That one decides. On which kind of GPU it is, the first decides that names one.
+    """
     first, *others = needs
-    for other in others:
-        first = for_either(first, other) or first
-    return first
+    if not others:
+        return first
+    accelerator = next((need.accelerator for need in (first, *others) if need.accelerator), None)
+    return first if accelerator == first.accelerator else replace(first, accelerator=accelerator)
 
 
-def for_either(one: Need, other: Need) -> Need | None:
-    """What is enough for both, as one replica can only be run in one way at a time."""
-    if one == other:
-        return one
-    if one.accelerator and other.accelerator and one.accelerator != other.accelerator:
-        return None
-    return Need(
-        max(one.footprint_bytes, other.footprint_bytes),
-        max(one.gpus or 0, other.gpus or 0) or None,
-        one.accelerator or other.accelerator,
-    )
+def alike(node: Node, one: Need, other: Need) -> bool:
+    """Whether replicas of a model on a node can be one application: all take the same, at one precision."""
+    if one is other or one == other:
+        return True
+    same = one.footprint_bytes == other.footprint_bytes
+    return same and units_on(node, one) == units_on(node, other)
+
+
+def runs_with(one: Deployment) -> Need:
+    """What a replica of what runs takes."""
+    return Need(one.footprint_bytes, round(one.num_gpus) if one.num_gpus >= 1 else None)
 
 
 def union(windows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

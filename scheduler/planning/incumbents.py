@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import Need, units_on
 from scheduler.planning.footprint import SHARE_STEPS
-from scheduler.planning.holds import Ask, for_all, union
+from scheduler.planning.holds import Ask, alike, runs_with, shared, union
 from scheduler.planning.ledger import Released
 from scheduler.types import Deployment, Stay
 
@@ -32,6 +32,11 @@ class _Part:
     start: float
     end: float
     asks: tuple[Ask, ...]
+    need: Need | None = None
+
+    def taking(self, need: Need) -> _Part:
+        """The same with what a replica takes."""
+        return _Part(self.stay, self.model, self.node, self.start, self.end, self.asks, need)
 
     @property
     def order(self) -> tuple[object, ...]:
@@ -55,6 +60,7 @@ class _Runs:
 
     told: tuple[object, ...]
     replicas: int
+    need: Need
     takes: tuple[int, int] | None
     kept_until: float
 
@@ -147,15 +153,18 @@ class Incumbents:
         nodes, index = self._admission.book.nodes, self._admission.book.index
         found = {}
         for one in deployments:
-            told = (one.replicas, one.num_gpus, one.memory_bytes, one.since, minimum)
+            told = (one.replicas, one.num_gpus, one.memory_bytes, one.footprint_bytes, one.since, minimum)
             identity = one.identity
             known = self._runs.get(identity)
             if known is None or known.told != told:
                 node = nodes[index[one.node]] if one.node in index else None
                 takes = _units(one, node) if node and node.devices else None
                 kept = one.since.timestamp() + minimum if one.since is not None else 0.0
-                known = _Runs(told, one.replicas, takes, kept)
+                known = _Runs(told, one.replicas, runs_with(one), takes, kept)
             found[identity] = known
+        self._admission.running = {
+            (model, index[name]): runs.need for (model, name), runs in found.items() if name in index
+        }
         return found
 
     def _dirty(
@@ -231,7 +240,7 @@ class Incumbents:
     def _hold_all(self, parts: list[_Part], turned: Collection[str]) -> None:
         admission = self._admission
         parts.sort(key=lambda part: (part.start > admission.at, part.order))
-        placed = self._where_they_run(parts)
+        placed = self._with_needs(self._where_they_run(parts))
         # What runs and needs no change is there, whatever the book says: it is written first.
         left = [one for one in placed if not self._hold(*one, as_it_is=True)]
         self._adopt(turned, as_it_is=True)
@@ -264,6 +273,55 @@ class Incumbents:
                     self._linked |= {parts[number].node, nodes[number]}
         return list(zip(parts, nodes, runs, strict=True))
 
+    def _with_needs(self, placed: list[tuple[_Part, str, bool]]) -> list[tuple[_Part, str, bool]]:
+        """Each with what a replica takes: the same for all of a model that are on a node at one time."""
+        groups: defaultdict[Identity, list[int]] = defaultdict(list)
+        for number, (part, node, _) in enumerate(placed):
+            groups[part.model, node].append(number)
+        found = list(placed)
+        for identity, group in groups.items():
+            for together in _at_one_time(group, placed):
+                need = self._need(identity, [placed[number][0] for number in together])
+                for number in together:
+                    found[number] = (placed[number][0].taking(need), *placed[number][1:])
+        return found
+
+    def _need(self, identity: Identity, parts: Collection[_Part]) -> Need:
+        """What the strongest claim asks for; what runs is left as it is if it may be.
+
+        It may if others of that priority ask for just that, or if it was shared with a booking that is over.
+        """
+        admission, (_, name) = self._admission, identity
+        asks = list({ask.key: ask for part in parts for ask in part.asks}.values())
+        if len(asks) > 1:
+            asks.sort(key=_claim)
+        need = shared([ask.need for ask in asks])
+        runs, number = self._runs.get(identity), admission.book.index.get(name)
+        if runs is None or number is None or all(part.start > admission.at for part in parts):
+            return need
+        node = admission.book.nodes[number]
+        if alike(node, need, runs.need):
+            return need
+        for ask in asks:
+            if ask.priority == asks[0].priority and alike(node, ask.need, runs.need):
+                return shared((ask.need, need))
+        stays = [part.stay for part in parts if part.stay is not None]
+        if any(self._was_shared(stay, need) for stay in stays):
+            return replace(runs.need, accelerator=need.accelerator)
+        return need
+
+    def _need_there(self, part: _Part) -> Need | None:
+        """What others of its model take on its node at its time, if there are any."""
+        number = self._admission.book.index.get(part.node)
+        others = self._admission.beside(part.model, part.start, part.end)
+        there = (one for one in others if one.start < part.end and one.end > part.start)
+        return next((one.need for one in there if one.seat.node == number), None)
+
+    def _was_shared(self, stay: Stay, need: Need) -> bool:
+        """Whether what runs for a stay was for a booking, too, that is over by now, or was then."""
+        asks = self._admission.asks
+        return stay.asked_bytes == need.footprint_bytes or any(key not in asks for key in stay.events)
+
     def _hold(self, part: _Part, name: str, runs: bool, *, as_it_is: bool) -> bool:
         """Hold a part of a stay on a node, if the node takes it still.
 
@@ -275,6 +333,8 @@ class Incumbents:
         number = admission.book.index.get(name)
         if number is None or not self._may_stay(number, part.start, runs):
             return False
+        if part.node != name and not all(admission.could_be(number, ask.need) for ask in part.asks):
+            return False
         node, asks, end = admission.book.nodes[number], part.asks, part.end
         if node.cordoned:
             # Its next use is elsewhere.
@@ -282,7 +342,7 @@ class Incumbents:
             end = min(end, max((ask.end for ask in asks), default=part.start))
         if not asks or part.start >= end:
             return False
-        need = for_all(ask.need for ask in sorted(asks, key=lambda ask: ask.claim))
+        need = part.need or self._need(identity, [part])
         running = self._runs.get(identity)
         if as_it_is and not (runs and running and running.takes == units_on(node, need)):
             return False
@@ -345,9 +405,31 @@ class Incumbents:
                 if needy is None:
                     break
                 part = _Part(None, model, node, needy.start, needy.end, (needy,))
+                there = self._need_there(part)
+                part = part.taking(there) if there else part
                 self._linked.add(node)
                 if not self._hold(part, node, True, as_it_is=as_it_is):
                     break
+
+
+def _claim(ask: Ask) -> tuple[object, ...]:
+    return ask.claim
+
+
+def _at_one_time(group: list[int], placed: list[tuple[_Part, str, bool]]) -> list[list[int]]:
+    """Those of a group that overlap, or are joined by others that overlap them."""
+    if len(group) == 1:
+        return [group]
+    found: list[list[int]] = []
+    end = float("-inf")
+    for number in sorted(group, key=lambda number: placed[number][0].start):
+        part = placed[number][0]
+        if part.start < end:
+            found[-1].append(number)
+        else:
+            found.append([number])
+        end = max(end, part.end)
+    return found
 
 
 def _units(one: Deployment, node: Node) -> tuple[int, int]:
@@ -360,9 +442,12 @@ def _units(one: Deployment, node: Node) -> tuple[int, int]:
 
 
 def _parts(stay: Stay, admission: Admission) -> Iterable[_Part]:
+    number = admission.book.index.get(stay.node)
     asks = [
         ask for key in stay.events if (ask := admission.asks.get(key)) is not None and ask.model == stay.model
     ]
+    if number is not None:
+        asks = [ask for ask in asks if admission.could_be(number, ask.need)]
     first, last = stay.start.timestamp(), stay.end.timestamp()
     windows = [(max(ask.start, first), min(ask.end, last)) for ask in asks]
     for start, end in union([window for window in windows if window[0] < window[1]]):

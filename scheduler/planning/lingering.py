@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from calendars.reservation import Reservation
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Need, Seat, units_on
-from scheduler.planning.holds import Hold
+from scheduler.planning.book import Seat
+from scheduler.planning.holds import Hold, alike, runs_with
 from scheduler.planning.upcoming import Loading
 from scheduler.types import Deployment, Placement, Reason, ReasonCode, Target
 
@@ -110,11 +110,7 @@ def _give_back(admission: Admission, taken: _Taken) -> None:
 def _goes_on(admission: Admission, one: Deployment, hold: Hold) -> bool:
     """Whether what runs can serve what is held later as it is."""
     node = admission.book.nodes[hold.seat.node]
-    return hold.model == one.model.key and units_on(node, hold.need) == units_on(node, _need(one))
-
-
-def _need(one: Deployment) -> Need:
-    return Need(one.footprint_bytes, round(one.num_gpus) if one.num_gpus >= 1 else None)
+    return hold.model == one.model.key and alike(node, hold.need, runs_with(one))
 
 
 def _seated(
@@ -126,7 +122,7 @@ def _seated(
         needed: when room of its node is needed to load others.
     """
     book, now = admission.book, admission.at
-    number, need = book.index[one.node], _need(one)
+    number, need = book.index[one.node], runs_with(one)
     coming = [hold for hold in admission.on_node(number) if now < hold.start < until]
     ends = sorted({until, *needed, *(hold.start for hold in coming)})
     theirs = [hold for hold in coming if _goes_on(admission, one, hold)]
@@ -151,7 +147,7 @@ def _seated(
 
 
 def _placement(one: Deployment, replicas: int, now: float, until: float) -> Placement:
-    at, need = datetime.fromtimestamp(now, UTC), _need(one)
+    at, need = datetime.fromtimestamp(now, UTC), runs_with(one)
     target = Target(
         model=one.model,
         names=(one.model.repo_id,),

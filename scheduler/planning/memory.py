@@ -12,6 +12,7 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from scheduler.planning.admission import Admission
 from scheduler.planning.book import Book
 from scheduler.planning.clearing import MOVES_PER_PLAN
 from scheduler.planning.directory import Signpost
-from scheduler.planning.holds import Ask
+from scheduler.planning.holds import Ask, Hold, alike
 from scheduler.planning.incumbents import Incumbents
 from scheduler.planning.schedule import Timetable
 from scheduler.planning.verdicts import Sayings
@@ -247,7 +248,18 @@ def _stay(admission: Admission, number: int) -> _Told:
         events=events,
         devices=hold.seat.devices,
         lane=lane,
+        asked_bytes=_asked_bytes(admission, hold),
     )
+
+
+def _asked_bytes(admission: Admission, hold: Hold) -> int:
+    """What is asked for by the strongest claim, if something else is held for it; else nothing."""
+    asks = [admission.asks[key] for key in hold.keys]
+    first = asks[0] if len(asks) == 1 else min(asks, key=attrgetter("claim"))
+    if first.need is hold.need:
+        return 0
+    node = admission.book.nodes[hold.seat.node]
+    return 0 if alike(node, first.need, hold.need) else first.need.footprint_bytes
 
 
 def _capacity(cluster: Cluster) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from calendars.reservation import Dtype
 from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
 from scheduler.planning.footprint import gpus_needed
 from scheduler.planning.holds import Hold
-from scheduler.planning.targets import Booked, merge
+from scheduler.planning.targets import Booked, RunsAs, claim, merge
 from scheduler.planning.upcoming import same
-from scheduler.types import Placement, Reason, ReasonCode, Target
+from scheduler.types import Deployment, Placement, Reason, ReasonCode, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Placed:
     """A placement, and what it was made from; by itself it is another ``until`` then."""
 
     basis: tuple[object, ...]
-    runs: bool
+    runs: Dtype | None
     until: float
     placement: Placement
 
@@ -29,17 +30,18 @@ def placed_on(
     admission: Admission,
     group: Sequence[Hold],
     booked: Mapping[str, Booked],
-    runs: bool,
+    runs: Deployment | None,
     known: Placed | None,
 ) -> Placed:
     """The placement of a model on a node; the ``known`` one if it is still that."""
     group = sorted(group, key=lambda hold: hold.rank)
     basis = (*group, *[booked[key] for hold in group for key in sorted(hold.keys)])
-    if known and known.runs == runs and admission.at < known.until and same(known.basis, basis):
+    dtype = runs.dtype if runs is not None else None
+    if known and known.runs == dtype and admission.at < known.until and same(known.basis, basis):
         return known
     node = admission.book.nodes[group[0].seat.node]
-    made = placement(_target(admission, group, booked), node, len(group), runs)
-    return Placed(basis, runs, _unchanged_until(admission, group), made)
+    made = placement(_target(admission, group, booked, runs), node, len(group), runs is not None)
+    return Placed(basis, dtype, _unchanged_until(admission, group), made)
 
 
 def _unchanged_until(admission: Admission, group: Iterable[Hold]) -> float:
@@ -50,14 +52,32 @@ def _unchanged_until(admission: Admission, group: Iterable[Hold]) -> float:
     return min(instant for instant in instants if instant > admission.at)
 
 
-def _target(admission: Admission, group: Iterable[Hold], booked: Mapping[str, Booked]) -> Target:
+def _target(
+    admission: Admission, group: Iterable[Hold], booked: Mapping[str, Booked], runs: Deployment | None
+) -> Target:
     now = admission.at
     group = list(group)
     begun = {key for hold in group for key in hold.keys if _lasts(admission, key)}
     keys = begun or {key for hold in group for key in hold.keys if admission.asks[key].start <= hold.start}
     until = max(hold.end for hold in group)
     at = datetime.fromtimestamp(now, UTC)
-    return merge([booked[key] for key in sorted(keys)], at, datetime.fromtimestamp(until, UTC))
+    served = [booked[key] for key in {key for hold in group for key in hold.keys}]
+    runs_as = _runs_as(group[0], sorted(served, key=claim), runs)
+    return merge([booked[key] for key in sorted(keys)], at, datetime.fromtimestamp(until, UTC), runs_as)
+
+
+def _runs_as(hold: Hold, served: Iterable[Booked], runs: Deployment | None) -> RunsAs:
+    """How a model runs: as it is held, as one of those asks whom it serves, or one that has ended did.
+
+    Args:
+        served: the bookings that what is held is for, the strongest claim first.
+    """
+    need = hold.need
+    dtypes = [one.dtype for one in served if one.footprint_bytes == need.footprint_bytes]
+    if runs is not None and runs.footprint_bytes == need.footprint_bytes:
+        dtypes.append(runs.dtype)
+    dtypes += [one.dtype for one in served]
+    return RunsAs(dtypes[0], need.footprint_bytes, need.gpus)
 
 
 def _lasts(admission: Admission, key: str) -> bool:

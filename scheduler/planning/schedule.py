@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import Seat
 from scheduler.planning.footprint import Loads
-from scheduler.planning.holds import Hold
+from scheduler.planning.holds import Hold, alike, runs_with
 from scheduler.planning.lingering import linger
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.placing import Placed, placed_on
@@ -32,6 +32,8 @@ class Schedule:
     """The bookings of which a placement or a loading is another than the last time."""
 
 
+_Runs = tuple[str, str, str, int]
+"""A model's key, the node it runs on, its precision and what it needs."""
 _Begin = tuple[float, tuple[object, ...], int, float, Hold]
 """When loading must begin, the order among equals, the number of the hold, the lead, and the hold."""
 
@@ -51,7 +53,7 @@ class Timetable:
         self._basis: tuple[object, ...] = ()
         self._early: dict[int, Hold] = {}
         self._kept_for: frozenset[int] = frozenset()
-        self._runs: frozenset[tuple[str, str]] = frozenset()
+        self._runs: frozenset[_Runs] = frozenset()
         self._dirty: set[Place] = set()
         self._placed: dict[Place, Placed] = {}
         self._until = FOREVER
@@ -215,7 +217,9 @@ class Timetable:
             reckoned = loads.sizing.lead_seconds(hold.need.footprint_bytes)
             longest = loads.longest_seconds(hold.model, hold.need.footprint_bytes)
             soon = hold.start - now <= max(reckoned, longest)
-            if there is not None and soon and hold.keys & set(there.reservations):
+            is_it = there is not None and alike(nodes[hold.seat.node], hold.need, runs_with(there))
+            is_it = is_it and soon and _other_until(admission, hold, now) <= now
+            if there is not None and is_it and hold.keys & set(there.reservations):
                 found[number] = Loading(hold, 0.0, now)
             else:
                 found[number] = _loading(admission, hold, lead, max(begin, now))
@@ -234,7 +238,8 @@ class Timetable:
         now, nodes, index = admission.at, admission.book.nodes, admission.book.index
         for key in altered:
             self._dirty.update((hold.model, hold.seat.node) for hold in admission.of_booking(key))
-        self._note_what_differs({hold.number: hold for hold in early}, frozenset(running), index)
+        runs = frozenset((*one.identity, one.dtype, one.footprint_bytes) for one in running.values())
+        self._note_what_differs({hold.number: hold for hold in early}, runs, index)
         if now >= self._until:
             self._dirty.update(self._placed)
         joining: defaultdict[Place, list[Hold]] = defaultdict(list)
@@ -247,8 +252,8 @@ class Timetable:
             group = [*self._active.at(place), *joining.get(place, ())]
             placed = None
             if group:
-                is_there = (model, nodes[number].name) in running
-                placed = self._placed[place] = placed_on(admission, group, booked, is_there, before)
+                as_it_runs = running.get((model, nodes[number].name))
+                placed = self._placed[place] = placed_on(admission, group, booked, as_it_runs, before)
             if before is not placed:
                 changed |= self._swap(before, placed)
         if now >= self._until or not self._placed:
@@ -259,13 +264,13 @@ class Timetable:
         return changed
 
     def _note_what_differs(
-        self, early: dict[int, Hold], runs: frozenset[tuple[str, str]], index: Mapping[str, int]
+        self, early: dict[int, Hold], runs: frozenset[_Runs], index: Mapping[str, int]
     ) -> None:
-        """Where something is loaded ahead, or runs, that was not or did not, or the other way round."""
+        """Where something is loaded ahead, or runs, that was not or did not so, or the other way round."""
         for hold in (*self._early.values(), *early.values()):
             if self._early.get(hold.number) is not early.get(hold.number):
                 self._dirty.add((hold.model, hold.seat.node))
-        self._dirty.update((model, index[node]) for model, node in runs ^ self._runs if node in index)
+        self._dirty.update((model, index[node]) for model, node, *_ in runs ^ self._runs if node in index)
         self._early, self._runs = early, runs
 
     def _swap(self, before: Placed | None, placed: Placed | None) -> set[str]:
@@ -300,13 +305,29 @@ def _begin(admission: Admission, hold: Hold, loads: Loads) -> _Begin:
 
 def _loading(admission: Admission, hold: Hold, lead: float, begin: float) -> Loading:
     free = admission.book.free_since(hold.seat, hold.start, begin)
+    other_until = _other_until(admission, hold, begin)
+    free = max(free, other_until)
     # A model that is there already needs no time.
-    joined = any(
+    joined = other_until < hold.start and any(
         other.end == hold.start and other.number != hold.number and other.seat.node == hold.seat.node
         for other in admission.beside(hold.model, hold.start, hold.start)
     )
     behind = _behind(admission, hold, free)
     return Loading(hold, 0.0, hold.start, behind) if joined else Loading(hold, lead, free, behind)
+
+
+def _other_until(admission: Admission, hold: Hold, begin: float) -> float:
+    """Until when, from an instant on, its application on its node is one that takes more or less."""
+    node = admission.book.nodes[hold.seat.node]
+    others = (
+        other.end
+        for other in admission.beside(hold.model, begin, hold.start)
+        if other.end <= hold.start
+        and other.seat.node == hold.seat.node
+        and other.number != hold.number
+        and not alike(node, other.need, hold.need)
+    )
+    return max(others, default=begin)
 
 
 def _claim(admission: Admission, hold: Hold) -> tuple[object, ...]:

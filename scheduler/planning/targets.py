@@ -46,6 +46,15 @@ class Booked:
     parameters: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class RunsAs:
+    """How a replica runs: its precision, what it needs, and the whole GPUs that somebody insisted on."""
+
+    dtype: Dtype
+    footprint_bytes: int
+    gpus: int | None
+
+
 @dataclass(frozen=True)
 class Refused:
     """A reservation that no cluster could serve as it is written; ``model_key`` where its size is lacking."""
@@ -156,23 +165,26 @@ def _of_unknown_size(reservation: Reservation, model: Model, why: Checkpoint | U
     return replace(_refuse(reservation, ReasonCode.SIZE_UNKNOWN, detail, why.remedy), model_key=model.key)
 
 
-def merge(group: Iterable[Booked], at: datetime, until: datetime) -> Target:
+def merge(group: Iterable[Booked], at: datetime, until: datetime, runs_as: RunsAs | None = None) -> Target:
     """One target of several bookings of a model that share it.
 
     Its replicas are the most any of them asks for, and it is early only while none of them has begun.
-    Where they ask for different precision or GPUs, the one with the stronger claim (priority, then
-    booked first) decides.
+
+    Args:
+        runs_as: its precision, footprint and GPUs. Without, the one with the stronger claim (priority, then
+            booked first) decides.
     """
     group = list(group)
     begun = [one for one in group if one.reservation.start <= at]
     active = sorted(begun or group, key=claim)
     first = active[0]
+    runs_as = runs_as or RunsAs(first.dtype, first.footprint_bytes, first.gpus)
     return Target(
         model=first.model,
         names=first.names,
-        dtype=first.dtype,
-        gpus=first.gpus,
-        footprint_bytes=first.footprint_bytes,
+        dtype=runs_as.dtype,
+        gpus=runs_as.gpus,
+        footprint_bytes=runs_as.footprint_bytes,
         replicas=max(one.replicas for one in active),
         reservations=tuple(sorted(one.reservation.key for one in active)),
         titles=tuple(dict.fromkeys(one.reservation.title for one in active)),

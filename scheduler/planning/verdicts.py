@@ -10,10 +10,11 @@ from enum import IntEnum
 from calendars.reservation import Misunderstood, Reservation
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
+from scheduler.planning.book import Need, units_on
 from scheduler.planning.candidates import Candidates
 from scheduler.planning.exact import Opinion, OpinionState
-from scheduler.planning.footprint import Sizing
-from scheduler.planning.holds import Ask
+from scheduler.planning.footprint import SHARE_STEPS, Sizing
+from scheduler.planning.holds import Ask, alike
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.refusals import Refusals
 from scheduler.planning.schedule import Schedule
@@ -205,7 +206,9 @@ class Judge:
         if (verdict := self.sayings.recall(key, objects, BEGUN)) is not None:
             return verdict
         nodes = tuple(dict.fromkeys(placement.node for placement in placements))
-        reason = placements[0].reason if placements else Reason(code=ReasonCode.BOOKED)
+        reason = Reason(code=ReasonCode.BOOKED)
+        if placements:
+            reason = self._as_it_is(one, placements[0])
         verdict = say(one.reservation, VerdictState.PLACED, reason, one, nodes)
         return self.sayings.note(key, objects, BEGUN, verdict)
 
@@ -216,15 +219,33 @@ class Judge:
         objects = (one, *placements, *loadings, *holds, *behind)
         if (verdict := self.sayings.recall(key, objects, SOON)) is not None:
             return verdict
-        verdict = say(reservation, VerdictState.COMING, STARTS_LATER, one)
+        verdict = say(reservation, VerdictState.COMING, self._as_held(one, loadings), one)
         if placements:
             # Where all its replicas will be, though some may be loaded later than others.
             start = self.admission.asks[key].start
             first = (hold for hold in holds if hold.start <= start < hold.end)
             names = {self.admission.book.nodes[hold.seat.node].name for hold in first}
             nodes = tuple(sorted({*names, *(placement.node for placement in placements)}))
-            verdict = say(reservation, VerdictState.COMING, placements[0].reason, one, nodes)
+            verdict = say(reservation, VerdictState.COMING, self._as_it_is(one, placements[0]), one, nodes)
         return self.sayings.note(key, objects, SOON, self._with_loading(verdict, loadings))
+
+    def _as_it_is(self, one: Booked, placement: Placement) -> Reason:
+        """Why it is placed, and how, where that is as another booking of its model asks."""
+        target, number = placement.target, self.admission.book.index.get(placement.node)
+        if number is None:
+            return placement.reason
+        node, need = self.admission.book.nodes[number], Need(target.footprint_bytes, target.gpus)
+        if target.dtype == one.dtype and alike(node, need, Need(one.footprint_bytes, one.gpus)):
+            return placement.reason
+        return placement.reason.model_copy(update={"detail": _shared(units_on(node, need), target.dtype)})
+
+    def _as_held(self, one: Booked, loadings: list[Loading]) -> Reason:
+        """The same of what comes later."""
+        for hold in (loading.hold for loading in loadings):
+            node, need = self.admission.book.nodes[hold.seat.node], need_of(one)
+            if not alike(node, hold.need, need):
+                return STARTS_LATER.model_copy(update={"detail": _shared(units_on(node, hold.need))})
+        return STARTS_LATER
 
     def _with_loading(self, verdict: Verdict, loadings: list[Loading]) -> Verdict:
         first = [one for one in loadings if one.hold.start == min(other.hold.start for other in loadings)]
@@ -265,6 +286,14 @@ class Judge:
         verdict = say(one.reservation, VerdictState.REFUSED, reason, one, nodes, considered)
         earliest = refusal.earliest if refusal else None
         return verdict.model_copy(update={"refusal": refusal, "earliest": earliest, "candidates": counts})
+
+
+def _shared(units: tuple[int, int], dtype: str | None = None) -> str:
+    """How a model runs that is shared with a booking that asks otherwise."""
+    whole, share = units
+    takes = f"{share / SHARE_STEPS:.0%} of a device" if share else f"{whole} GPU" + "s" * (whole != 1)
+    precision = f"{dtype} on " if dtype else ""
+    return f"shared with another booking of the model, as that one asks: {precision}{takes}"
 
 
 def _proof(opinion: Opinion | None) -> dict[str, object]:

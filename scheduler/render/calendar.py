@@ -141,7 +141,8 @@ def show_event(console: Console, event: Event, verdict: Verdict | None, at: date
         return
     if verdict.state in (VerdictState.PLACED, VerdictState.COMING):
         where = f" on {', '.join(verdict.nodes)}" if verdict.nodes else ""
-        console.print(f"    [dim]{words}{escape(where)}[/]", soft_wrap=True)
+        how = f", {verdict.reason.detail}" if verdict.reason.detail else ""
+        console.print(f"    [dim]{words}{escape(where)}{escape(how)}[/]", soft_wrap=True)
         if verdict.late_seconds > 0:
             console.print(f"    [yellow]{escape(lateness(verdict, (), at))}[/]", soft_wrap=True)
         return

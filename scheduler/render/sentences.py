@@ -32,7 +32,7 @@ PLAIN = {
 def sentence(reason: Reason) -> str:
     """One clause without a full stop, naming what is short and by how much."""
     if text := PLAIN.get(reason.code):
-        return text
+        return f"{text}, {reason.detail}" if reason.detail else text
     return SPOKEN[reason.code](reason)
 
 
