@@ -141,6 +141,7 @@ def main(words: list[str] | None = None) -> None:
     write(asked.json, found)
     text = page(found)
     if asked.docs:
+        asked.docs.mkdir(parents=True, exist_ok=True)
         (asked.docs / PAGE).write_text(text)
         if drawn(found.rows):
             plot(drawn(found.rows), asked.docs / PLOT)

@@ -27,14 +27,14 @@ FAMILIES: dict[str, Callable[..., Instance]] = {"synthetic": synthetic_week, "op
 P = ParamSpec("P")
 T = TypeVar("T")
 
-OURS = "ours"
+OURS, IN_TURN = "ours", "ours, in turn"
 POLICIES: dict[Setting, dict[str, Policy]] = {
     Setting.FREE: {
         "NDIF's way": baseline(Rule.RANDOM),
         "best fit at start": baseline(Rule.BEST),
         "first fit at start": baseline(Rule.FIRST),
         "look ahead, first fit": look_ahead,
-        "ours, in turn": ours_in_turn,
+        IN_TURN: ours_in_turn,
         OURS: ours,
     },
     Setting.PROMISED: {

@@ -10,7 +10,8 @@ nothing of what comes: the largest first and a random node with room (NDIF's way
 tightest node; by the order of booking, the first node. *Look ahead* knows everything, goes by weight, the
 heaviest first, and takes the first node that is free for the whole window. *Ours, in turn* is the planner
 as it admits what it finds all at once: by priority, then by the order of booking. *Ours* packs by weight
-(`scheduler/planning/improve.py`), in several orders, each where it takes the fewest GPUs.""",
+(`benchmarks/placement/packing.py`), in several orders, each where it takes the fewest GPUs: what could be
+placed if weight alone decided. The daemon does not: who booked first would have to make way.""",
     Setting.PROMISED: """\
 Weight is GPU-hours, all priorities are alike. Each booking is answered when it is booked, 72 hours before
 its start in the mean, and no answer is taken back. The first three fix the node then, by the same three

@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from scheduler.planning import improve
-from scheduler.planning.improve import FULL, NOWHERE, WHOLE_GPUS, Offer, Packing, Wanted, pack
+from benchmarks.placement import packing
+from benchmarks.placement.packing import FULL, NOWHERE, WHOLE_GPUS, Offer, Packing, Wanted, pack
 
 SMALL, LARGE = 0, 1
 """Kinds of nodes: GPUs of 24 and of 80 GB."""
@@ -137,13 +137,13 @@ def test_no_nodes_and_no_bookings() -> None:
 
 
 def test_the_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked, seat = list[int](), improve._Table.seat
+    looked, seat = list[int](), packing._Table.seat
 
-    def counting(table: improve._Table, booking: int) -> bool:
+    def counting(table: packing._Table, booking: int) -> bool:
         looked.append(booking)
         return seat(table, booking)
 
-    monkeypatch.setattr(improve._Table, "seat", counting)
+    monkeypatch.setattr(packing._Table, "seat", counting)
     pack(*at_random(0), tried_seats=130)
     assert len(looked) == 120
     looked.clear()
