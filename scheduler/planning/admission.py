@@ -55,6 +55,7 @@ class Admission(Clearing):
         queue = sorted(asks, key=attrgetter("claim"), reverse=True)
         displaced_ones: list[tuple[tuple[object, ...], Ask]] = []
         refused: dict[str, Ask] = {}
+        elsewhere: list[Ask] = []
         moves = MOVES_AGAIN
         while queue or displaced_ones:
             if displaced_ones and (not queue or displaced_ones[0][0] < queue[-1].claim):
@@ -64,9 +65,10 @@ class Admission(Clearing):
             refused[ask.key] = ask
             if ask.key not in before:
                 got, displaced = self.admit(ask, settle_for_less=True)
-            elif released and (moves or self._might_fit(ask, released)):
+            elif (moves and overlapping(ask, released)) or self._might_fit(ask, released):
                 got, displaced, moves = self._admit_again(ask, moves)
             else:
+                elsewhere.append(ask)
                 continue
             if got >= ask.replicas:
                 del refused[ask.key]
@@ -74,7 +76,16 @@ class Admission(Clearing):
                 self.displaced[key] = ask.key
                 before.discard(key)
                 heapq.heappush(displaced_ones, (self.asks[key].claim, self.asks[key]))
+        if released:
+            self._admit_by_moving(elsewhere, moves)
         self._admit_lucky(refused.values())
+
+    def _admit_by_moving(self, asks: Iterable[Ask], moves: int) -> None:
+        """Admit those in whose way somebody is who can move to what was given back; displaces nobody."""
+        for ask in asks:
+            if not moves:
+                break
+            _, _, moves = self._admit_again(ask, min(moves, CLEARED - 1))
 
     def _admit_again(self, ask: Ask, moves: int) -> tuple[int, list[str], int]:
         """Admit with only so many moves; returns how many are left, too."""
