@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from calendars.reservation import Reading, Reservation
 from scheduler.cluster.node import Cluster
+from scheduler.planning.exact import Opinion, OpinionState, follow
+from scheduler.planning.exact.words import Move, StayName
 from scheduler.planning.footprint import Loads
 from scheduler.planning.memory import Memory
 from scheduler.planning.plan import Known, decide
@@ -27,12 +30,13 @@ from tests.scheduler.builders import (
     planned,
     where,
 )
+from tests.scheduler.exact_desk import admission, booked, kept
 
 SIZES = known(small=30, half=60, two=140, four=300)
 ON = cluster(gpus("x", 8, 80))
 
 
-def follow(bookings: list[Reservation], on: Cluster, hours: list[float]) -> list[Plan]:
+def plans_of(bookings: list[Reservation], on: Cluster, hours: list[float]) -> list[Plan]:
     """The plans at these hours from noon, each carried out before the next is made."""
     plans, running = list[Plan](), tuple[Deployment, ...]()
     for hour in hours:
@@ -74,7 +78,7 @@ def test_replicas_on_a_node_never_take_more_than_is_held_for_them() -> None:
 def test_where_there_is_room_a_further_replica_takes_as_much_as_the_others_on_its_node() -> None:
     full = booking("org/four", start=-1, end=2, booked=-15, key="full")
     quarter = booking("org/four", start=-1, end=4, booked=-10, key="int8", dtype="int8", replicas=2)
-    plans = follow([full, quarter], ON, [0, 1, 2, 3])
+    plans = plans_of([full, quarter], ON, [0, 1, 2, 3])
     assert [takes(plan) for plan in plans] == [[("bfloat16", 4, 2)]] * 4
     assert [sum(stay.devices for stay in plan.promises.stays) for plan in plans] == [8] * 4
     assert not any(plan.refused for plan in plans)
@@ -95,7 +99,7 @@ def test_nothing_is_rebuilt_while_it_serves(
     """The second, which starts later and ends sooner, was booked first and decides."""
     long = booking("org/small", start=0, end=4, booked=-5, key="a", **first)
     short = booking("org/small", start=1, end=2, booked=-10, key="b", **second)
-    plans = follow([long, short], ON, [-0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3.9])
+    plans = plans_of([long, short], ON, [-0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3.9])
     assert [takes(plan) for plan in plans[1:]] == [[takes_throughout]] * 7
     assert {line.split()[0] for plan in plans[2:] for line in actions(plan)} <= {"update"}
     held = {stay.devices for plan in plans for stay in plan.promises.stays}
@@ -156,10 +160,24 @@ def test_nobody_shares_where_it_could_not_be_for_itself() -> None:
 def test_one_after_the_other_each_runs_as_it_asks() -> None:
     first = booking("org/small", start=-1, end=1, booked=-20, key="a", dtype="int8")
     second = booking("org/small", start=1, end=3, booked=-10, key="b")
-    now, then = follow([first, second], ON, [0, 1])
+    now, then = plans_of([first, second], ON, [0, 1])
     assert (takes(now), takes(then)) == ([("int8", 0.1875, 1)], [("bfloat16", 0.375, 1)])
     coming = next(one for one in now.verdicts if one.event == "b")
     assert coming.late_seconds == 90, "a minute, and a second for each GiB"
+
+
+@pytest.mark.parametrize("gib", [150, 300])
+def test_the_solver_seats_nothing_beside_replicas_that_take_more(gib: float) -> None:
+    """Though there were GPUs for it: the replicas of a model on a node are one application."""
+    there = admission(gpus("x", 8, 80))
+    kept(there, booked("full", 300, 1, 4, gpus=None, model="m"), "x")
+    ask = booked("other", gib, 1, 2, gpus=None, model="m")
+    name = StayName("m", ask.start, ask.end, (ask.key,))
+    found = Opinion(ask.key, "digest", OpinionState.FOUND, seats=(Move(name, "x"),))
+    if gib == 300:
+        ask = replace(ask, replicas=2)
+    assert follow(there, ask, found) is (gib == 300)
+    assert sum(hold.seat.units for hold in there.holds.values()) == (8 if gib == 300 else 4)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -61,7 +61,7 @@ def _follow(admission: Admission, ask: Ask, opinion: Opinion) -> bool:
             admission.drop(hold)
     wanted.sort(key=_lanes_in_use_first)
     placed = _place(admission, wanted)
-    if placed is None:
+    if placed is None or not all(map(admission.agrees, placed)):
         return False
     for hold in shared:
         _share(admission, hold.number, ask)
