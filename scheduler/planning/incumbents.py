@@ -244,6 +244,8 @@ class Incumbents:
         # What runs and needs no change is there, whatever the book says: it is written first.
         left = [one for one in placed if not self._hold(*one, as_it_is=True)]
         self._adopt(turned, as_it_is=True)
+        # Nobody loses what was promised to what has come to take more.
+        left.sort(key=lambda one: self._grows(one[0], one[1]))
         for one in left:
             self._hold(*one, as_it_is=False)
         self._adopt(turned, as_it_is=False)
@@ -309,6 +311,14 @@ class Incumbents:
         if any(self._was_shared(stay, need) for stay in stays):
             return replace(runs.need, accelerator=need.accelerator)
         return need
+
+    def _grows(self, part: _Part, name: str) -> bool:
+        """Whether it takes more than was promised."""
+        number, stay = self._admission.book.index.get(name), part.stay
+        if number is None or stay is None or part.need is None or part.node != name:
+            return False
+        whole, share = units_on(self._admission.book.nodes[number], part.need)
+        return (whole or share / SHARE_STEPS) > stay.devices > 0
 
     def _need_there(self, part: _Part) -> Need | None:
         """What others of its model take on its node at its time, if there are any."""

@@ -121,6 +121,17 @@ def test_who_decided_may_cancel_and_nothing_is_rebuilt_but_an_edit_is_followed()
     assert takes(after) == [("float32", 0.75, 1)]
 
 
+def test_nobody_loses_room_to_who_takes_more_since_another_has_cancelled() -> None:
+    """The second shares 19 % of a GPU; alone it takes 4 of 8, of which the third was promised 6."""
+    decides = booking("org/small", start=1, end=4, booked=-10, key="a", dtype="int8")
+    shares = booking("org/small", start=1, end=4, booked=-5, key="b", gpus=4)
+    third = booking("org/half", start=1, end=4, booked=-1, key="c", gpus=6)
+    before = planned([decides, shares, third], ON, SIZES)
+    assert not before.refused
+    after = planned([shares, third], ON, SIZES, previous=before)
+    assert [one.event for one in after.refused] == ["b"]
+
+
 def test_what_runs_is_not_rebuilt_for_who_joins_unless_that_has_a_higher_priority() -> None:
     runs = booking("org/small", start=-1, end=4, booked=-5, key="a", dtype="int8")
     before = planned([runs], ON, SIZES)
