@@ -154,9 +154,10 @@ class Admission(Clearing):
         known, self.asks[ask.key] = self.asks.get(ask.key), ask
         moves, self.moves_left = self.moves_left, 0
         at_hand, self.at_hand = self.at_hand, {}
+        displaces, self._displaces = self._displaces, False
         got = self._seat_all(replace(ask, priority=-MAX_PRIORITY, lead=0.0), [])
         self.undo(begun)
-        self.moves_left, self.at_hand = moves, at_hand
+        self.moves_left, self.at_hand, self._displaces = moves, at_hand, displaces
         if known is None:
             del self.asks[ask.key]
         else:

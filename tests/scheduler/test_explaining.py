@@ -9,6 +9,9 @@ import pytest
 
 from calendars.reservation import Reservation
 from scheduler.cluster.node import Cluster, Node
+from scheduler.planning.admission import Admission
+from scheduler.planning.book import Book, Need
+from scheduler.planning.holds import Ask
 from scheduler.planning.verdicts import MAX_EXPLAINED, MAX_FIGURES
 from scheduler.render.refusals import around, node_lines
 from scheduler.render.sentences import sentence
@@ -271,3 +274,16 @@ def test_a_node_that_is_closed_is_not_told_as_having_most() -> None:
     verdict = told(planned([asked("b", "m14b", 1, 3)], cluster(closed), SIZES), "b")
     assert verdict.reason.code is ReasonCode.NO_ROOM
     assert sentence(verdict.reason).endswith("no open node has that free for as long as it lasts")
+
+
+def test_what_would_fit_takes_nothing_from_anybody_whoever_lost_a_promise() -> None:
+    """What is told of a refusal is true in the next plan, too, when nobody makes way for it any more."""
+    admission = Admission(Book(ONE_GPU))
+    need = Need(80 * 1024**3)
+    later = Ask("later", "m2", need, replicas=1, start=5, end=10, booked_at=2)
+    lost = Ask("lost", "m1", need, replicas=1, start=5, end=10, booked_at=1)
+    assert admission.admit(later) == (1, [])
+    admission.asks["lost"] = lost
+    admission.robbed = frozenset({"lost"})
+    assert admission.would(lost) == 0
+    assert admission.admit(lost) == (1, ["later"])
