@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
-from calendars.reservation import MAX_PRIORITY
 from scheduler.planning.book import Book, Need, Seat
 from scheduler.planning.clearing import CLEARED, Clearing
 from scheduler.planning.holds import Ask, Hold, shared, union, wanted_by
@@ -155,7 +154,7 @@ class Admission(Clearing):
         moves, self.moves_left = self.moves_left, 0
         at_hand, self.at_hand = self.at_hand, {}
         displaces, self._displaces = self._displaces, False
-        got = self._seat_all(replace(ask, priority=-MAX_PRIORITY, lead=0.0), [])
+        got = self._seat_all(replace(ask, lead=0.0), [])
         self.undo(begun)
         self.moves_left, self.at_hand, self._displaces = moves, at_hand, displaces
         if known is None:

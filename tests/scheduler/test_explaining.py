@@ -287,3 +287,17 @@ def test_what_would_fit_takes_nothing_from_anybody_whoever_lost_a_promise() -> N
     admission.robbed = frozenset({"lost"})
     assert admission.would(lost) == 0
     assert admission.admit(lost) == (1, ["later"])
+
+
+def test_what_would_fit_has_the_claim_of_its_booking() -> None:
+    """Whose claim is the stronger one says as what several bookings share a model."""
+    claims = list[tuple[int, float, str]]()
+
+    class Listening(Admission):
+        def _seat(self, ask: Ask, used: set[int], displaced: list[str]) -> bool:
+            claims.append(ask.claim)
+            return super()._seat(ask, used, displaced)
+
+    ask = Ask("b", "m1", Need(80 * 1024**3), replicas=1, start=5, end=10, priority=3, booked_at=1)
+    assert Listening(Book(ONE_GPU)).would(ask) == 1
+    assert claims == [ask.claim]
