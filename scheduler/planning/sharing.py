@@ -28,8 +28,16 @@ class Sharing(Ledger):
     def decided(self, hold: Hold, ask: Ask) -> Need | None:
         """What a replica takes that serves a booking, too: as the strongest claim asks, if both can be.
 
-        What runs is left as it is, unless the newcomer has a higher priority.
+        Nobody shares one that takes fewer GPUs than insisted on.
         """
+        need, node = self._decided(hold, ask), self.book.nodes[hold.seat.node]
+        insisted = max(one.need.gpus or 0 for one in (ask, *(self.asks[key] for key in hold.keys)))
+        if need is None or (insisted and units_on(node, need)[0] < insisted):
+            return None
+        return need
+
+    def _decided(self, hold: Hold, ask: Ask) -> Need | None:
+        """What runs is left as it is, unless the newcomer has a higher priority."""
         theirs, its, node = hold.need, ask.need, self.book.nodes[hold.seat.node]
         if theirs == its:
             return theirs

@@ -122,9 +122,9 @@ def test_who_decided_may_cancel_and_nothing_is_rebuilt_but_an_edit_is_followed()
 
 
 def test_nobody_loses_room_to_who_takes_more_since_another_has_cancelled() -> None:
-    """The second shares 19 % of a GPU; alone it takes 4 of 8, of which the third was promised 6."""
-    decides = booking("org/small", start=1, end=4, booked=-10, key="a", dtype="int8")
-    shares = booking("org/small", start=1, end=4, booked=-5, key="b", gpus=4)
+    """The second shares 2 GPUs; alone it takes all 8, of which the third was promised 6."""
+    decides = booking("org/four", start=1, end=4, booked=-10, key="a", dtype="int8")
+    shares = booking("org/four", start=1, end=4, booked=-5, key="b", dtype="float32")
     third = booking("org/half", start=1, end=4, booked=-1, key="c", gpus=6)
     before = planned([decides, shares, third], ON, SIZES)
     assert not before.refused
@@ -143,7 +143,7 @@ def test_what_runs_is_not_rebuilt_for_who_joins_unless_that_has_a_higher_priorit
 
 def test_who_gets_something_else_than_was_asked_for_is_told() -> None:
     decides = booking("org/small", start=-1, end=4, booked=-20, key="a", dtype="int8")
-    shares = booking("org/small", start=-1, end=4, booked=-10, key="b", dtype="float32", gpus=4)
+    shares = booking("org/small", start=-1, end=4, booked=-10, key="b", dtype="float32")
     plan = planned([decides, shares], ON, SIZES)
     assert takes(plan) == [("int8", 0.1875, 1)]
     assert [stay.devices for stay in plan.promises.stays] == [0.1875]
@@ -166,6 +166,14 @@ def test_nobody_shares_where_it_could_not_be_for_itself() -> None:
     wants = booking("org/small", start=-1, end=4, booked=-10, key="b", gpus=4)
     plan = planned([runs, wants], cluster(gpus("x", 2, 80)), SIZES)
     assert [one.event for one in plan.refused] == ["b"]
+
+
+def test_who_insists_on_more_gpus_shares_no_replica_that_takes_fewer() -> None:
+    runs = booking("org/small", start=-1, end=4, booked=-20, key="a", dtype="int8")
+    wants = booking("org/small", start=-1, end=4, booked=-10, key="b", gpus=4)
+    assert [one.event for one in planned([runs, wants], ON, SIZES).refused] == ["b"]
+    plan = planned([runs, wants], cluster(gpus("x", 8, 80), gpus("y", 8, 80)), SIZES)
+    assert sorted(one.num_gpus for one in plan.placements) == [0.1875, 4]
 
 
 def test_one_after_the_other_each_runs_as_it_asks() -> None:
