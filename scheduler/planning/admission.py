@@ -163,20 +163,6 @@ class Admission(Clearing):
             self.asks[ask.key] = known
         return got
 
-    def in_the_way(self, number: int, ask: Ask) -> frozenset[str] | None:
-        """The bookings whose going would make room on a node for one replica, none of them needlessly."""
-        begun = self.mark()
-        wanted = wanted_by(ask, ask.need, max(ask.start, self.at), ask.end)
-        placed, gone = self._clear(number, wanted, lambda hold: not hold.keys & {ask.key})
-        needed = list[Hold]()
-        for hold in gone if placed is not None else ():
-            if self.book.fits(hold.seat, hold.start, hold.end):
-                self.put(replace(hold, number=-1))
-            else:
-                needed.append(hold)
-        self.undo(begun)
-        return None if placed is None else frozenset(key for hold in needed for key in hold.keys)
-
     def release(self, key: str) -> None:
         """Forget a booking; what was held for it alone is given back."""
         for hold in self.of_booking(key):
