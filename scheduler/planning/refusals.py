@@ -88,7 +88,8 @@ class Refusals:
     def edition(self, admission: Admission, ask: Ask) -> int:
         """Another number whenever something else may be found out about a booking."""
         known = self._of(admission, ask)
-        if known.is_stale:
+        is_past = known.earliest is not None and known.earliest < max(ask.start, admission.at)
+        if known.is_stale or is_past:
             known.edition, known.is_stale, known.is_open = next(self._editions), False, False
             known.begin, known.until = max(ask.start, admission.at), ask.end
             known.near = None
@@ -156,6 +157,8 @@ class Refusals:
         seconds, start = known.ask.end - known.ask.start, now.start
         stays = helping.stays_after(admission, now, start)
         if now.replicas > 1 or admission.of_booking(now.key) or stays:
+            # What of its model it could share is tried as it is at the present.
+            known.is_stale = True
             known.versions = known.first = known.longest = None
             known.earliest = helping.earliest(admission, replace(now, end=start + seconds), start)
             known.longest_until = helping.longest(admission, now)
