@@ -14,7 +14,7 @@ from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import Book, Need
 from scheduler.planning.footprint import SHARE_STEPS
-from scheduler.planning.holds import Ask, Hold
+from scheduler.planning.holds import Ask, Hold, wanted_by
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.room import room
 from scheduler.planning.targets import Booked
@@ -158,6 +158,8 @@ def reason(
         name = book.nodes[number].name
         best = next((one for one in considered if one.node == name), None)
         best = best or _answer(admission, number, ask.need, start, ask.end, booked, with_times=False)
+        if code is ReasonCode.NO_ROOM and best.fits:
+            detail = _in_one_way(admission, number, wanted_by(ask, ask.need, start, ask.end))
     return Reason(
         code=code,
         kind=kind,
@@ -169,6 +171,14 @@ def reason(
         by=best.held_by if best else (),
         detail=detail,
     )
+
+
+def _in_one_way(admission: Admission, number: int, wanted: Hold) -> str | None:
+    """What to say where a node has room, but runs the model for others with something else."""
+    if admission.agrees(wanted, number):
+        return None
+    node = admission.book.nodes[number].name
+    return f"node {node} runs it in another precision or on other GPUs then, and does so in one way at a time"
 
 
 def _nearest_now(book: Book, need: Need, start: float, end: float) -> int | None:

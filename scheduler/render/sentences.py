@@ -55,6 +55,8 @@ def _too_large(reason: Reason) -> str:
 
 
 def _no_room(reason: Reason) -> str:
+    if reason.code is ReasonCode.NO_ROOM and reason.detail:
+        return reason.detail
     needs_gpus = reason.needed_gpus and reason.needed_gpus >= 1
     if reason.node is None:
         wants = gpus(reason.needed_gpus or 0) if needs_gpus else size(reason.needed_bytes)

@@ -171,7 +171,11 @@ def test_nobody_shares_where_it_could_not_be_for_itself() -> None:
 def test_who_insists_on_more_gpus_shares_no_replica_that_takes_fewer() -> None:
     runs = booking("org/small", start=-1, end=4, booked=-20, key="a", dtype="int8")
     wants = booking("org/small", start=-1, end=4, booked=-10, key="b", gpus=4)
-    assert [one.event for one in planned([runs, wants], ON, SIZES).refused] == ["b"]
+    (refused,) = planned([runs, wants], ON, SIZES).refused
+    assert refused.event == "b"
+    assert sentence(refused.reason) == (
+        "node x runs it in another precision or on other GPUs then, and does so in one way at a time"
+    )
     plan = planned([runs, wants], cluster(gpus("x", 8, 80), gpus("y", 8, 80)), SIZES)
     assert sorted(one.num_gpus for one in plan.placements) == [0.1875, 4]
 
