@@ -20,6 +20,11 @@ ATTEMPTS = (20, 6, 6)
 """Nodes tried to be cleared for one replica, for each that makes room for it, and for each of these."""
 MOVES_PER_REPLICA = 45
 """Nodes that are tried to be cleared for one replica, all in all: bounds the work of a verdict."""
+MOVES_IN_MANY = 30
+"""The same where there are ``MANY_NODES``: it takes fewer moves there, and each is more work."""
+MANY_NODES = 32
+AT_ONCE = 10
+"""Nodes that are tried to be cleared of what has another seat already."""
 ASKED = 30
 """So many stays are asked whether they have another seat, for one replica."""
 CLEARED = 24
@@ -107,7 +112,8 @@ class Clearing(Sharing):
 
     def begin_moving(self) -> None:
         """Nodes may be tried to be cleared for another replica."""
-        self._moves = min(MOVES_PER_REPLICA, self.moves_left)
+        moves = MOVES_PER_REPLICA if len(self.book.nodes) < MANY_NODES else MOVES_IN_MANY
+        self._moves = min(moves, self.moves_left)
 
     def _by_moving(self, wanted: Hold, depth: int = 0) -> Hold | None:
         """Clear a node of what has not started and can be elsewhere, by moving others in turn if it must."""
@@ -136,7 +142,7 @@ class Clearing(Sharing):
             return movable[hold.number]
 
         nearest = self.book.nearly(wanted.need, wanted.start, wanted.end)
-        for node in islice(nearest, min(self._moves, ATTEMPTS[0])):
+        for node in islice(nearest, min(self._moves, AT_ONCE)):
             begun = self.mark()
             placed, gone = self._clear(node, wanted, may_go)
             if placed is not None and all(map(self._again, gone)):
