@@ -106,9 +106,10 @@ def test_the_sum_over_two_gateways_is_what_was_asked(cluster: RayCluster) -> Non
 
     def all_exported() -> dict[str, list[Any]] | None:
         now = scraped(cluster)
-        return now if total(now, REQUESTS.name, **mine) >= ASKED else None
+        resident = total(now, MEMORY.name, model=TINY_REPO_ID, of="resident")
+        return now if total(now, REQUESTS.name, **mine) >= ASKED and resident else None
 
-    found = wait_until(all_exported, SECONDS, "every request is exported")
+    found = wait_until(all_exported, SECONDS, "every request and the memory is exported")
     assert total(found, REQUESTS.name, **mine) == ASKED
     assert total(found, REQUESTS.name, model="unknown", code="404") == 3
     assert total(found, TOKENS.name, model=TINY_REPO_ID, kind="completion") == 3 * ASKED
