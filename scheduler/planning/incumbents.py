@@ -378,9 +378,11 @@ class Incumbents:
         admission, node = self._admission, self._admission.book.nodes[number]
         if node.kind is not DeviceKind.GPU:
             return True
-        runs = (hold for hold in admission.there(number) if hold.start <= admission.at < hold.end)
+        seats = (hold.seat for hold in admission.there(number) if hold.start <= admission.at < hold.end)
         whole, share = units_on(node, need)
-        return sum(hold.seat.devices for hold in runs) + whole + share / SHARE_STEPS <= len(node.devices)
+        # in steps, in which nothing is rounded
+        taken = sum(seat.units * (SHARE_STEPS if seat.lane is None else 1) for seat in seats)
+        return taken + whole * SHARE_STEPS + share <= len(node.devices) * SHARE_STEPS
 
     def _may_stay(self, number: int, start: float, runs: bool) -> bool:
         node = self._admission.book.nodes[number]
