@@ -24,6 +24,8 @@ def problem(settings: Settings) -> str | None:
         return f"process {note.pid}, which ran the service, has ended"
     if note.ray is None or note.ray.find() is None:
         return "Ray has ended and is not up again yet"
+    if not note.ray_is_up:
+        return "Ray is starting"
     if head is not None and not alive_nodes(settings):
         return f"the dashboard at {settings.ray.dashboard} does not answer"
     return None

@@ -42,7 +42,8 @@ class RayNode:
     Everything of one node goes when its ``ray start`` goes: Ray ties its servers to it.
 
     Args:
-        on_spawned: told of each process as soon as it exists, before it is of any use.
+        on_change: told of each process as soon as it exists, and again when it is part of its cluster; the
+            second argument is whether it is.
     """
 
     role: ClassVar[str]
@@ -51,11 +52,11 @@ class RayNode:
         self,
         settings: Settings,
         console: Console,
-        on_spawned: Callable[[ProcessId], None] = lambda _: None,
+        on_change: Callable[[ProcessId, bool], None] = lambda _, __: None,
     ) -> None:
         self.settings = settings
         self._console = console
-        self._on_spawned = on_spawned
+        self._on_change = on_change
         self._process: subprocess.Popen[bytes] | None = None
         self._given_up = threading.Event()
         self._lock = threading.Lock()
@@ -87,6 +88,7 @@ class RayNode:
         except BaseException:
             self.stop()
             raise
+        self._tell_change(is_up=True)
         self._console.print(f"Ray is up ({time.monotonic() - began:.0f} s).", markup=False)
 
     def stop(self, seconds: float = STOP_SECONDS) -> int | None:
@@ -178,8 +180,11 @@ class RayNode:
             raise OperatorError(
                 f"Ray cannot be started: {error}.", "Make room, or correct the permissions."
             ) from error
+        self._tell_change(is_up=False)
+
+    def _tell_change(self, *, is_up: bool) -> None:
         if identity := self.process_id:
-            self._on_spawned(identity)
+            self._on_change(identity, is_up)
 
     def _wait_until_ready(self, began: float) -> None:
         while not self._given_up.is_set():

@@ -31,6 +31,7 @@ class Note(BaseModel):
     created: float
     ray_pid: int | None = None
     ray_created: float | None = None
+    ray_is_up: bool = False
     settings: dict[str, Any] = {}
 
     @property
@@ -57,15 +58,20 @@ class RuntimeFile:
         except (OSError, UnicodeDecodeError, ValidationError):
             return None
 
-    def write(self, settings: dict[str, Any], ray: ProcessId) -> None:
-        """Note this process, its Ray and the settings that others must know, all at once.
+    def write(self, settings: dict[str, Any], ray: ProcessId, *, is_up: bool) -> None:
+        """Note this process, its Ray, whether that is up, and the settings others must know, all at once.
 
         Raises:
             OperatorError: the file cannot be written.
         """
         me = ProcessId.of(os.getpid())
         note = Note(
-            pid=me.pid, created=me.created, ray_pid=ray.pid, ray_created=ray.created, settings=settings
+            pid=me.pid,
+            created=me.created,
+            ray_pid=ray.pid,
+            ray_created=ray.created,
+            ray_is_up=is_up,
+            settings=settings,
         )
         new = self.path.with_suffix(".new")
         try:

@@ -101,7 +101,7 @@ def run_worker(settings: Settings) -> int:
     read_token(settings.token_file)
     note = RuntimeFile(settings.path(settings.state_dir) / WORKER_NOTE)
     note.clear_leftovers()
-    node = RayWorker(settings, console, on_spawned=lambda ray: note.write({}, ray))
+    node = RayWorker(settings, console, on_change=lambda ray, is_up: note.write({}, ray, is_up=is_up))
     with ending_quietly(console), logging_of_the_service(settings.log, "worker", node_name(settings)):
         try:
             await_head(host, port, console)
@@ -131,7 +131,8 @@ def head_running(settings: Settings, console: Console) -> Iterator[None]:
         OperatorError: Ray does not start.
     """
     note = RuntimeFile(settings.runtime_file)
-    node = RayHead(settings, console, on_spawned=lambda ray: note.write(port_settings(settings), ray))
+    noted = port_settings(settings)
+    node = RayHead(settings, console, on_change=lambda ray, is_up: note.write(noted, ray, is_up=is_up))
     try:
         with running(node, console):
             yield

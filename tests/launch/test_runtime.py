@@ -29,7 +29,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 def note_of_another(path: Path, pid: int, created: float, ray: ProcessId) -> RuntimeFile:
     """What a service in process ``pid`` would have written."""
     file = RuntimeFile(path / "runtime.json")
-    file.write({"serve": {"port": 4321}}, ray)
+    file.write({"serve": {"port": 4321}}, ray, is_up=True)
     content = json.loads(file.path.read_text()) | {"pid": pid, "created": created}
     file.path.write_text(json.dumps(content))
     return file
@@ -39,7 +39,7 @@ def test_other_commands_find_the_ports(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("NDIF_STATE_DIR", str(tmp_path))
     settings = load_settings(serve={"port": 4321}, ray={"dashboard_port": 4322})
     file = RuntimeFile(settings.runtime_file)
-    file.write(port_settings(settings), ProcessId.of(os.getpid()))
+    file.write(port_settings(settings), ProcessId.of(os.getpid()), is_up=True)
     found = load_settings()
     assert (found.serve.port, found.ray.dashboard_port) == (4321, 4322)
     file.remove()
@@ -95,11 +95,14 @@ class TestHealth:
 
     def test_ray_has_ended(self, tmp_path: Path) -> None:
         settings = Settings(state_dir=tmp_path)
-        RuntimeFile(settings.runtime_file).write({}, ProcessId(os.getpid(), 1.0))
+        RuntimeFile(settings.runtime_file).write({}, ProcessId(os.getpid(), 1.0), is_up=True)
         assert "Ray has ended" in str(health.problem(settings))
 
-    def test_a_worker_is_well_while_its_ray_runs(self, tmp_path: Path) -> None:
-        RuntimeFile(tmp_path / "worker.json").write({}, ProcessId.of(os.getpid()))
+    def test_a_worker_is_well_once_its_ray_is_up(self, tmp_path: Path) -> None:
+        note = RuntimeFile(tmp_path / "worker.json")
+        note.write({}, ProcessId.of(os.getpid()), is_up=False)
+        assert "Ray is starting" in str(health.problem(Settings(state_dir=tmp_path)))
+        note.write({}, ProcessId.of(os.getpid()), is_up=True)
         assert health.problem(Settings(state_dir=tmp_path)) is None
 
     def test_the_launcher_has_ended(self, tmp_path: Path, child: subprocess.Popen[bytes]) -> None:
