@@ -307,7 +307,7 @@ def test_what_is_wrong_is_one_paragraph_without_a_traceback(
             check=False,
         )
         assert result.returncode == 1
-        assert says in result.stderr.replace("\n", " ")
+        assert says in " ".join(result.stderr.split())
         assert "Traceback" not in result.stderr
 
 
