@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 """What weights are kept in; ``int8`` is reckoned with in bfloat16."""
@@ -87,11 +95,14 @@ class Reservation(Frozen):
     people: tuple[str, ...] = ()
     request: ModelRequest
 
-    @model_validator(mode="after")
-    def _end_follows_start(self) -> Self:
-        if self.end <= self.start:
-            raise ValueError(f"end {self.end.isoformat()} is not after start {self.start.isoformat()}")
-        return self
+    # of a field: one of the whole would be run again wherever a reservation is put into another value
+    @field_validator("end")
+    @classmethod
+    def _end_follows_start(cls, end: datetime, info: ValidationInfo) -> datetime:
+        start = info.data.get("start")
+        if start is not None and end <= start:
+            raise ValueError(f"end {end.isoformat()} is not after start {start.isoformat()}")
+        return end
 
     @property
     def private_to(self) -> tuple[str, ...] | None:

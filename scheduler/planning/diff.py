@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
+from scheduler.planning.running import Identity
 from scheduler.types import (
     Action,
     ActionKind,
@@ -16,44 +17,62 @@ from scheduler.types import (
 )
 
 
-def diff(
-    placements: Iterable[Placement],
-    running: Mapping[tuple[str, str], Deployment],
-    booked: Collection[str],
-    directory: Directory,
-    observed: Observed,
-) -> tuple[Action, ...]:
-    """The actions that turn what was observed into the placements, removals first.
+class Differences:
+    """Compares what shall run with what runs; what was found alike the last time is not compared again."""
 
-    Args:
-        running: what was observed of ours, by model key and node.
-        booked: keys of the models that are wanted, placed or not: tells an end from a displacement.
-    """
-    wanted = {placement.identity: placement for placement in placements}
-    actions = [
-        _undeploy(deployment, wanted, booked, running, observed)
-        for identity, deployment in running.items()
-        if identity not in wanted
-    ]
-    for identity, placement in wanted.items():
-        action = _deploy(placement) if identity not in running else _change(placement, running[identity])
-        if action is not None:
-            actions.append(action)
-    if observed.directory_version is None:
-        actions.append(Action(kind=ActionKind.ROUTE, reason=Reason(code=ReasonCode.GATEWAY_MISSING)))
-    elif observed.directory_version != directory.version:
-        actions.append(Action(kind=ActionKind.ROUTE, reason=Reason(code=ReasonCode.ROUTES_CHANGED)))
-    order = list(ActionKind)
-    return tuple(
-        sorted(actions, key=lambda a: (order.index(a.kind), a.model.key if a.model else "", a.node or ""))
-    )
+    def __init__(self) -> None:
+        self._alike: dict[Identity, tuple[Placement, Deployment]] = {}
+
+    def actions(
+        self,
+        wanted: Mapping[Identity, Placement],
+        running: Mapping[Identity, Deployment],
+        booked: Collection[str],
+        directory: Directory,
+        observed: Observed,
+    ) -> tuple[Action, ...]:
+        """The actions that turn what was observed into the placements, removals first.
+
+        Args:
+            wanted: what shall run, by model key and node.
+            running: what was observed of ours.
+            booked: keys of the models that are wanted, placed or not: tells an end from a displacement.
+        """
+        going = [one for identity, one in running.items() if identity not in wanted]
+        actions = [_undeploy(one, wanted, booked, running, observed) for one in going]
+        actions += self._changes(wanted, running)
+        if observed.directory_version is None:
+            actions.append(Action(kind=ActionKind.ROUTE, reason=Reason(code=ReasonCode.GATEWAY_MISSING)))
+        elif observed.directory_version != directory.version:
+            actions.append(Action(kind=ActionKind.ROUTE, reason=Reason(code=ReasonCode.ROUTES_CHANGED)))
+        order = list(ActionKind)
+        return tuple(
+            sorted(actions, key=lambda a: (order.index(a.kind), a.model.key if a.model else "", a.node or ""))
+        )
+
+    def _changes(
+        self, wanted: Mapping[Identity, Placement], running: Mapping[Identity, Deployment]
+    ) -> list[Action]:
+        """What is deployed, or another than it runs."""
+        before, alike = self._alike, dict[Identity, tuple[Placement, Deployment]]()
+        actions = []
+        for identity, placement in wanted.items():
+            there, known = running.get(identity), before.get(identity)
+            if known is not None and known[0] is placement and known[1] is there:
+                alike[identity] = known
+            elif action := _deploy(placement) if there is None else _change(placement, there):
+                actions.append(action)
+            elif there is not None:
+                alike[identity] = (placement, there)
+        self._alike = alike
+        return actions
 
 
 def _undeploy(
     deployment: Deployment,
-    wanted: dict[tuple[str, str], Placement],
+    wanted: Mapping[Identity, Placement],
     booked: Collection[str],
-    running: Mapping[tuple[str, str], Deployment],
+    running: Mapping[Identity, Deployment],
     observed: Observed,
 ) -> Action:
     elsewhere = [one for one in wanted.values() if one.target.model.key == deployment.model.key]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from itertools import groupby
 
 from calendars.reservation import Reservation
+from scheduler.planning.running import Identity, differing
 from scheduler.planning.targets import Booked
 from scheduler.planning.upcoming import same
 from scheduler.types import Announcement, Directory, Placement, Route, Verdict, VerdictState
@@ -20,13 +21,15 @@ class Signpost:
 
     def __init__(self) -> None:
         self._told = Directory()
-        self._placements: tuple[Placement, ...] = ()
-        self._routes: dict[str, tuple[tuple[Placement, ...], Route]] = {}
+        self._placed: Mapping[Identity, Placement] = {}
+        self._nodes_of: defaultdict[str, dict[str, Placement]] = defaultdict(dict)
+        """Where a model is placed, by its key and the name of the node."""
+        self._routes: dict[str, Route] = {}
         self._announced: dict[str, tuple[Verdict, Booked, Announcement]] = {}
 
     def directory(
         self,
-        placements: Iterable[Placement],
+        placed: Mapping[Identity, Placement],
         verdicts: Iterable[Verdict],
         booked: Mapping[str, Booked],
         given: Mapping[str, Reservation],
@@ -35,46 +38,46 @@ class Signpost:
         """Routes to all placements, and the bookings clients may ask about.
 
         Args:
-            placements: those of one model after each other.
+            placed: what shall run, by model key and node.
             verdicts: in the order of their starts.
             given: everything that was read, by key, with what has ended: a model that lingers is no less
                 private than it was.
         """
-        placements = tuple(placements)
-        routes = self._routes
-        if not same(placements, self._placements):
-            self._placements = placements
-            by_model = groupby(placements, key=_model)
-            routes = {key: self._route(key, tuple(group), given) for key, group in by_model}
-        announced = {one.event: self._announce(one, booked) for one in _nearest(verdicts, booked, at)}
-        self._routes, self._announced = routes, announced
-        told = Directory(
-            routes=tuple(route for _, route in routes.values()),
-            announcements=tuple(announcement for _, _, announcement in announced.values()),
-        )
-        if told != self._told:
-            self._told = told
+        others = differing(self._placed, placed)
+        for model in self._take_in(others, placed):
+            self._route(model, given)
+        self._announced = {one.event: self._announce(one, booked) for one in _nearest(verdicts, booked, at)}
+        announcements = tuple(announcement for _, _, announcement in self._announced.values())
+        if others or not same(announcements, self._told.announcements):
+            routes = tuple(self._routes[model] for model in sorted(self._routes))
+            self._told = Directory(routes=routes, announcements=announcements)
         return self._told
 
-    def _route(
-        self, key: str, group: tuple[Placement, ...], given: Mapping[str, Reservation]
-    ) -> tuple[tuple[Placement, ...], Route]:
-        known = self._routes.get(key)
-        if known is not None and same(known[0], group):
-            # What it was made from is the same, and so are the people of its bookings.
-            return known
-        private = _together(
-            [given[name].private_to for one in group for name in one.target.reservations if name in given]
-        )
+    def _take_in(self, others: Iterable[Identity], placed: Mapping[Identity, Placement]) -> set[str]:
+        """Note what is placed otherwise than before; returns the keys of the models."""
+        self._placed = placed
+        for model, node in others:
+            self._nodes_of[model].pop(node, None)
+            if (one := placed.get((model, node))) is not None:
+                self._nodes_of[model][node] = one
+        return {model for model, _ in others}
+
+    def _route(self, model: str, given: Mapping[str, Reservation]) -> None:
+        """Make the route to a model anew; while its placements are the same, so are the people it is for."""
+        group = [one for _, one in sorted(self._nodes_of[model].items())]
+        if not group:
+            del self._nodes_of[model], self._routes[model]
+            return
         target = group[0].target
-        route = Route(
+        self._routes[model] = Route(
             model=target.model,
             names=target.names,
-            nodes=tuple(placement.node for placement in group),
-            until=max(placement.target.until for placement in group),
-            private_to=private,
+            nodes=tuple(one.node for one in group),
+            until=max(one.target.until for one in group),
+            private_to=_together(
+                [given[name].private_to for one in group for name in one.target.reservations if name in given]
+            ),
         )
-        return group, route
 
     def _announce(
         self, verdict: Verdict, booked: Mapping[str, Booked]
@@ -92,10 +95,6 @@ class Signpost:
             private_to=one.reservation.private_to,
         )
         return verdict, one, announcement
-
-
-def _model(one: Placement) -> str:
-    return one.target.model.key
 
 
 def _nearest(verdicts: Iterable[Verdict], booked: Mapping[str, Booked], at: datetime) -> list[Verdict]:

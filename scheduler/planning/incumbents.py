@@ -16,10 +16,8 @@ from scheduler.planning.book import Need, units_on
 from scheduler.planning.footprint import SHARE_STEPS
 from scheduler.planning.holds import Ask, alike, runs_with, shared, union
 from scheduler.planning.ledger import Released
+from scheduler.planning.running import Identity, differing
 from scheduler.types import Deployment, Stay
-
-Identity = tuple[str, str]
-"""Model key and node name."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,8 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Replicas of a model that run on a node: how many, what each takes, and until when they are kept.
+    """Replicas of a model that run on a node: how many, what each takes, and until when they are kept."""
 
-    ``told`` is what was observed of them.
-    """
-
-    told: tuple[object, ...]
     replicas: int
     need: Need
     takes: tuple[int, int] | None
@@ -86,6 +80,8 @@ class Incumbents:
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
+        self._deployments: Mapping[Identity, Deployment] = {}
+        self._minimum = 0.0
         self._runs: dict[Identity, _Runs] = {}
         self._left: Counter[Identity] = Counter()
         self._promised: Counter[str] = Counter()
@@ -99,7 +95,7 @@ class Incumbents:
         self,
         changed: Collection[str],
         stays: Mapping[str, tuple[Stay, ...]],
-        deployments: Iterable[Deployment],
+        deployments: Mapping[Identity, Deployment],
         minimum_service_seconds: float,
         turned: Collection[str] = (),
     ) -> set[str]:
@@ -108,15 +104,13 @@ class Incumbents:
         Args:
             changed: keys of the bookings that are others than they were, came or went.
             stays: what was promised, by the name of the node.
-            minimum_service_seconds: how long what runs may not be displaced.
+            deployments: what runs.
+            minimum_service_seconds: how long it may not be displaced.
             turned: keys of those that were refused, for whom what runs is not kept.
 
         Returns: the keys of the bookings of which something was held, or is now, where things changed.
         """
-        before, self._runs = self._runs, self._running(deployments, minimum_service_seconds)
-        running = {one for one, runs in self._runs.items() if before.get(one) is not runs}
-        running |= before.keys() - self._runs.keys()
-        names = self._dirty(changed, stays, running)
+        names = self._dirty(changed, stays, self._observe(deployments, minimum_service_seconds))
         touched: set[str] = set()
         parts: list[_Part] = []
         for name in sorted(names):
@@ -149,23 +143,27 @@ class Incumbents:
 
     # Which nodes are concerned
 
-    def _running(self, deployments: Iterable[Deployment], minimum: float) -> dict[Identity, _Runs]:
-        nodes, index = self._admission.book.nodes, self._admission.book.index
-        found = {}
-        for one in deployments:
-            told = (one.replicas, one.num_gpus, one.memory_bytes, one.footprint_bytes, one.since, minimum)
-            identity = one.identity
-            known = self._runs.get(identity)
-            if known is None or known.told != told:
-                node = nodes[index[one.node]] if one.node in index else None
-                takes = _units(one, node) if node and node.devices else None
-                kept = one.since.timestamp() + minimum if one.since is not None else 0.0
-                known = _Runs(told, one.replicas, runs_with(one), takes, kept)
-            found[identity] = known
-        self._admission.running = {
-            (model, index[name]): runs.need for (model, name), runs in found.items() if name in index
-        }
-        return found
+    def _observe(self, deployments: Mapping[Identity, Deployment], minimum: float) -> set[Identity]:
+        """Take in what runs now; returns the identities of what does otherwise than before."""
+        others = differing(self._deployments, deployments)
+        if minimum != self._minimum:
+            others |= deployments.keys()
+        self._deployments, self._minimum = deployments, minimum
+        nodes, index, needs = self._admission.book.nodes, self._admission.book.index, self._admission.running
+        for model, name in others:
+            self._runs.pop((model, name), None)
+            number, one = index.get(name), deployments.get((model, name))
+            if number is not None:
+                needs.pop((model, number), None)
+            if one is None:
+                continue
+            node = None if number is None else nodes[number]
+            takes = _units(one, node) if node and node.devices else None
+            kept = one.since.timestamp() + minimum if one.since is not None else 0.0
+            self._runs[model, name] = runs = _Runs(one.replicas, runs_with(one), takes, kept)
+            if number is not None:
+                needs[model, number] = runs.need
+        return others
 
     def _dirty(
         self, changed: Collection[str], stays: Mapping[str, tuple[Stay, ...]], running: Iterable[Identity]

@@ -12,12 +12,11 @@ from calendars.reservation import Reservation
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import Seat
 from scheduler.planning.holds import Hold, alike, runs_with
+from scheduler.planning.running import Identity
 from scheduler.planning.upcoming import Loading
 from scheduler.types import Deployment, Placement, Reason, ReasonCode, Target
 
 LOWEST_PRIORITY = -1_000_000
-Identity = tuple[str, str]
-"""Model key and node name."""
 _Taken = list[tuple[Seat, float, float]]
 
 

@@ -8,11 +8,12 @@ without one is the same to the byte.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
+from itertools import chain
+from operator import attrgetter, itemgetter
 
 import numpy as np
 
@@ -20,9 +21,11 @@ from scheduler.cluster.node import Cluster
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import Book
 from scheduler.planning.clearing import MOVES_PER_PLAN
+from scheduler.planning.diff import Differences
 from scheduler.planning.directory import Signpost
 from scheduler.planning.holds import Ask, Hold, alike
 from scheduler.planning.incumbents import Incumbents
+from scheduler.planning.running import Identity, Running
 from scheduler.planning.schedule import Timetable
 from scheduler.planning.verdicts import Sayings
 from scheduler.planning.wishes import Wishes
@@ -34,8 +37,9 @@ SPARE_EDGES = 2_000
 
 FEW_NODES = 64
 """Where more have changed, all stays are sorted anew."""
-_Told = tuple[tuple[object, ...], Stay]
-"""A stay, after what it is sorted by."""
+_Order = tuple[object, ...]
+"""What stays are sorted by; no two have the same."""
+_Told = tuple[_Order, Stay]
 
 
 class Memory:
@@ -43,6 +47,8 @@ class Memory:
 
     def __init__(self) -> None:
         self.wishes = Wishes()
+        self.running = Running()
+        self.differences = Differences()
         self._standing: Standing | None = None
 
     def standing(self, cluster: Cluster, now: float) -> Standing:
@@ -70,9 +76,11 @@ class Standing:
         self._told = Promises()
         self._by_node: dict[str, tuple[Stay, ...]] = {}
         self._versions = np.full(len(cluster.nodes), -1)
-        self._sorted: list[_Told] = []
+        self._orders: list[_Order] = []
+        self._stays_in_order: list[Stay] = []
         self._shown: dict[int, list[_Told]] = {}
-        self._there: frozenset[tuple[str, str]] = frozenset()
+        self._on_disk: frozenset[Identity] = frozenset()
+        self._running: Mapping[Identity, Deployment] = {}
         self._at_hand: dict[str, list[int]] = {}
         self._digests: dict[str, tuple[Ask, object, str, str]] = {}
 
@@ -91,7 +99,7 @@ class Standing:
         asks: dict[str, Ask],
         changed: Collection[str],
         previous: Promises,
-        deployments: Iterable[Deployment],
+        running: Mapping[Identity, Deployment],
         minimum_service_seconds: float,
         at_hand: Mapping[str, Sequence[int]],
     ) -> None:
@@ -104,14 +112,16 @@ class Standing:
         """
         admission = self.admission
         admission.asks, admission.at_hand = asks, at_hand
-        admission.longest_lead = max((ask.lead for ask in asks.values()), default=0.0)
+        fresh = asks.keys() if self._is_new else asks.keys() & changed
+        # of what is gone, too: it only bounds what is looked at
+        admission.longest_lead = max((admission.longest_lead, *(asks[key].lead for key in fresh)))
         admission.moves_left = MOVES_PER_PLAN
         admission.displaced.clear()
-        concerned = set(asks) if self._is_new else set(changed) | self._unmet
+        concerned = fresh | self._unmet
         self._is_new = False
         turned = {one.event: one for one in previous.refused if one.event in asks}
         concerned |= self._incumbents.update(
-            changed, self._grouped(previous.stays), deployments, minimum_service_seconds, turned
+            changed, self._grouped(previous.stays), running, minimum_service_seconds, turned
         )
         admission.changed.clear()
         self._look_at(concerned)
@@ -127,17 +137,14 @@ class Standing:
         admission.admit_all([asks[key] for key in self._unmet], before, self._incumbents.released())
 
     def at_hand(
-        self, on_disk: frozenset[tuple[str, str]], running: Iterable[tuple[str, str]]
+        self, on_disk: frozenset[Identity], running: Mapping[Identity, Deployment]
     ) -> Mapping[str, Sequence[int]]:
-        """The nodes, by number, that have a model's weights.
-
-        Args:
-            running: what runs, by model key and node.
-        """
-        there = on_disk.union(running)
-        if there != self._there:
-            self._there, self._at_hand = there, {}
-            for model, node in sorted(there):
+        """The nodes, by number, that have a model's weights on disk or run it."""
+        is_same = on_disk == self._on_disk and running.keys() == self._running.keys()
+        self._on_disk, self._running = on_disk, running
+        if not is_same:
+            self._at_hand = {}
+            for model, node in sorted(on_disk.union(running)):
                 if (number := self.admission.book.index.get(node)) is not None:
                     self._at_hand.setdefault(model, []).append(number)
         return self._at_hand
@@ -204,20 +211,27 @@ class Standing:
         if not made:
             return self._told.stays
         if len(made) > FEW_NODES:
-            names = {self.cluster.nodes[node].name for node in made}
-            self._sorted = [one for one in self._sorted if one[1].node not in names]
-            self._sorted += [one for group in made.values() for one in group]
-            self._sorted.sort()
+            self._shown |= made
+            told = sorted(chain.from_iterable(self._shown.values()), key=itemgetter(0))
+            self._orders = [order for order, _ in told]
+            self._stays_in_order = [stay for _, stay in told]
         else:
             for node, group in made.items():
-                for old in self._shown.get(node, ()):
-                    del self._sorted[bisect_left(self._sorted, old)]
-                for new in group:
-                    insort(self._sorted, new)
-        self._shown |= made
+                self._show(self._shown.get(node, []), group)
+            self._shown |= made
         for node, group in made.items():
             self._by_node[self.cluster.nodes[node].name] = tuple(one[1] for one in group)
-        return tuple(one[1] for one in self._sorted)
+        return tuple(self._stays_in_order)
+
+    def _show(self, before: Iterable[_Told], now: Iterable[_Told]) -> None:
+        """Tell some stays in the place of others."""
+        for order, _ in before:
+            place = bisect_left(self._orders, order)
+            del self._orders[place], self._stays_in_order[place]
+        for order, stay in now:
+            place = bisect_left(self._orders, order)
+            self._orders.insert(place, order)
+            self._stays_in_order.insert(place, stay)
 
     def _asked(self, ask: Ask) -> str:
         return self._asked_of(ask)[0]

@@ -11,12 +11,12 @@ from calendars.reservation import Reading
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
 from scheduler.planning.candidates import Candidates
-from scheduler.planning.diff import diff
 from scheduler.planning.exact import Opinion, OpinionState, Question, follow, obvious, question
 from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Ask
 from scheduler.planning.lingering import may_linger
 from scheduler.planning.memory import Memory, Standing
+from scheduler.planning.running import Identity
 from scheduler.planning.targets import Booked
 from scheduler.planning.verdicts import Judge, misunderstood
 from scheduler.planning.wishes import Basis, Wishes, need_of
@@ -112,24 +112,22 @@ def decide(
     memory = memory or Memory()
     now, policy, wishes = at.timestamp(), known.policy, memory.wishes
     basis = Basis(known.catalog, known.checkpoints, known.loads, known.rules)
-    changed = wishes.update(
-        readings, basis, observed.cluster, observed.deployments, at, policy.horizon_seconds
-    )
-    booked = wishes.booked
-    running = {one.identity: one for one in observed.deployments}
+    memory.running.update(observed.deployments)
+    changed = wishes.update(readings, basis, observed.cluster, memory.running, at, policy.horizon_seconds)
+    booked, running = wishes.booked, memory.running.by_identity
     standing = memory.standing(observed.cluster, now)
     admission = standing.admission
     standing.admit(
         wishes.asks,
         changed,
         known.previous,
-        observed.deployments,
+        running,
         policy.minimum_service_seconds,
         standing.at_hand(known.loads.on_disk, running),
     )
     questions, proofs = _second_opinions(admission, standing.unmet(), known)
 
-    lingering = may_linger(observed.deployments, wishes.given, now, policy.linger_seconds)
+    lingering = may_linger(running.values(), wishes.given, now, policy.linger_seconds)
     scheduled = standing.timetable.schedule(
         admission, booked, running, known.loads, lingering, wishes.edges, wishes.altered
     )
@@ -154,9 +152,10 @@ def decide(
             if one.end is None or one.end > at
         ),
     )
-    told = standing.signpost.directory(scheduled.placements, verdicts, booked, wishes.given, at)
-    wanted = _wanted(scheduled.placements, running, wishes, admission)
-    actions = diff(scheduled.placements, running, wanted, told, observed)
+    placed = {one.identity: one for one in scheduled.placements}
+    told = standing.signpost.directory(placed, verdicts, booked, wishes.given, at)
+    wanted = _wanted(placed, running, wishes, admission)
+    actions = memory.differences.actions(placed, running, wanted, told, observed)
     boundary = scheduled.next_boundary
     plan = Plan(
         at=at,
@@ -176,13 +175,13 @@ def decide(
 
 
 def _wanted(
-    placements: Iterable[Placement],
-    running: Mapping[tuple[str, str], Deployment],
+    placed: Mapping[Identity, Placement],
+    running: Mapping[Identity, Deployment],
     wishes: Wishes,
     admission: Admission,
 ) -> frozenset[str]:
     """Of the models of which something has to go, those that some booking has, or loses by it."""
-    going = running.keys() - {one.identity for one in placements}
+    going = [identity for identity in running if identity not in placed]
     if not going:
         return frozenset()
     models = {model for model, _ in going}

@@ -15,6 +15,7 @@ from scheduler.planning.holds import Hold, alike, runs_with
 from scheduler.planning.lingering import linger
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.placing import Placed, placed_on
+from scheduler.planning.running import Identity, differing
 from scheduler.planning.targets import Booked
 from scheduler.planning.upcoming import MAX_STEPS, Active, Agenda, Loading, Place, same
 from scheduler.types import Deployment, Placement, Step
@@ -32,8 +33,6 @@ class Schedule:
     """The bookings of which a placement or a loading is another than the last time."""
 
 
-_Runs = tuple[str, str, str, int]
-"""A model's key, the node it runs on, its precision and what it needs."""
 _Begin = tuple[float, tuple[object, ...], int, float, Hold]
 """When loading must begin, the order among equals, the number of the hold, the lead, and the hold."""
 
@@ -53,20 +52,20 @@ class Timetable:
         self._basis: tuple[object, ...] = ()
         self._early: dict[int, Hold] = {}
         self._kept_for: frozenset[int] = frozenset()
-        self._runs: frozenset[_Runs] = frozenset()
+        self._running: Mapping[Identity, Deployment] = {}
         self._dirty: set[Place] = set()
         self._placed: dict[Place, Placed] = {}
         self._until = FOREVER
-        self._identities: list[tuple[str, str]] = []
-        self._placements: dict[tuple[str, str], Placement] = {}
+        self._identities: list[Identity] = []
+        self._placements: dict[Identity, Placement] = {}
 
     def schedule(
         self,
         admission: Admission,
         booked: Mapping[str, Booked],
-        running: Mapping[tuple[str, str], Deployment],
+        running: Mapping[Identity, Deployment],
         loads: Loads,
-        lingering: Mapping[tuple[str, str], float],
+        lingering: Mapping[Identity, float],
         edges: Iterable[float],
         altered: AbstractSet[str] | None,
     ) -> Schedule:
@@ -195,7 +194,7 @@ class Timetable:
         admission: Admission,
         nearest: Iterable[_Begin],
         loads: Loads,
-        running: Mapping[tuple[str, str], Deployment],
+        running: Mapping[Identity, Deployment],
     ) -> dict[int, Loading]:
         """How the nearest of what is to come gets ready.
 
@@ -231,15 +230,14 @@ class Timetable:
         admission: Admission,
         early: Iterable[Hold],
         booked: Mapping[str, Booked],
-        running: Mapping[tuple[str, str], Deployment],
+        running: Mapping[Identity, Deployment],
         altered: Collection[str],
     ) -> set[str]:
         """Make anew the placements that something concerns; returns the keys of their bookings."""
         now, nodes, index = admission.at, admission.book.nodes, admission.book.index
         for key in altered:
             self._dirty.update((hold.model, hold.seat.node) for hold in admission.of_booking(key))
-        runs = frozenset((*one.identity, one.dtype, one.footprint_bytes) for one in running.values())
-        self._note_what_differs({hold.number: hold for hold in early}, runs, index)
+        self._note_what_differs({hold.number: hold for hold in early}, running, index)
         if now >= self._until:
             self._dirty.update(self._placed)
         joining: defaultdict[Place, list[Hold]] = defaultdict(list)
@@ -264,14 +262,15 @@ class Timetable:
         return changed
 
     def _note_what_differs(
-        self, early: dict[int, Hold], runs: frozenset[_Runs], index: Mapping[str, int]
+        self, early: dict[int, Hold], running: Mapping[Identity, Deployment], index: Mapping[str, int]
     ) -> None:
         """Where something is loaded ahead, or runs, that was not or did not so, or the other way round."""
         for hold in (*self._early.values(), *early.values()):
             if self._early.get(hold.number) is not early.get(hold.number):
                 self._dirty.add((hold.model, hold.seat.node))
-        self._dirty.update((model, index[node]) for model, node, *_ in runs ^ self._runs if node in index)
-        self._early, self._runs = early, runs
+        others = differing(self._running, running)
+        self._dirty.update((model, index[node]) for model, node in others if node in index)
+        self._early, self._running = early, running
 
     def _swap(self, before: Placed | None, placed: Placed | None) -> set[str]:
         """Tell one placement in the place of another; returns the keys of their bookings."""

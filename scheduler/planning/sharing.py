@@ -7,7 +7,7 @@ decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from scheduler.planning.book import Book, Need, Seat, units_on
 from scheduler.planning.holds import Ask, Hold, alike, shared
@@ -23,7 +23,7 @@ class Sharing(Ledger):
 
     def __init__(self, book: Book, at: float = 0.0) -> None:
         super().__init__(book, at)
-        self.running: Mapping[tuple[str, int], Need] = {}
+        self.running: dict[tuple[str, int], Need] = {}
 
     def decided(self, hold: Hold, ask: Ask) -> Need | None:
         """What a replica takes that serves a booking, too: as the strongest claim asks, if both can be.

@@ -17,8 +17,6 @@ from scheduler.types import ActionKind, Step
 
 MAX_STEPS = 500
 """So many later steps are told, the nearest first."""
-MAX_ENDS = 2 * MAX_STEPS
-"""The ends of so many stays are looked at, unless these are not enough for so many steps."""
 PUNCTUAL_SECONDS = 1.0
 """A plan is made some milliseconds after the instant it was due at; that is no lateness."""
 
@@ -139,10 +137,14 @@ class Agenda:
         Args:
             early: the numbers of what is loaded already, or runs still.
         """
-        found = _nearest(admission, active, MAX_ENDS, loadings, early)
-        cut = active.end_after(MAX_ENDS)
-        if cut is not None and (len(found) < MAX_STEPS or found[-1][0][0] >= cut):
-            found = _nearest(admission, active, len(active), loadings, early)
+        ends = MAX_STEPS // 2
+        found = _nearest(admission, active, ends, loadings, early)
+        # there may be steps between the last of these and the next end
+        while (cut := active.end_after(ends)) is not None and (
+            len(found) < MAX_STEPS or found[-1][0][0] >= cut
+        ):
+            ends *= 2
+            found = _nearest(admission, active, ends, loadings, early)
         told: dict[_Order, tuple[tuple[object, ...], Step]] = {}
         self.keys = set()
         for order, coming, going in found:

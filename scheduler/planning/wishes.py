@@ -14,6 +14,7 @@ from scheduler.planning.book import Need
 from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Ask
 from scheduler.planning.rules import keep_to
+from scheduler.planning.running import Running
 from scheduler.planning.targets import Booked, Refused, resolve
 from scheduler.types import Catalog, Checkpoint, Deployment, Rules, UnknownSize
 
@@ -62,8 +63,7 @@ class Wishes:
         self.beyond: frozenset[str] = frozenset()
         self._edges: Counter[float] = Counter()
         self._basis: Basis | None = None
-        self._served: dict[str, tuple[str, int]] = {}
-        self._running: tuple[Deployment, ...] = ()
+        self._served: Mapping[str, Deployment] = {}
         self._reach = -1.0
         self._begun: frozenset[str] = frozenset()
         self._cluster: Cluster | None = None
@@ -109,7 +109,7 @@ class Wishes:
         readings: Iterable[Reading],
         basis: Basis,
         cluster: Cluster,
-        deployments: Iterable[Deployment],
+        running: Running,
         at: datetime,
         horizon_seconds: float,
     ) -> set[str]:
@@ -117,11 +117,11 @@ class Wishes:
         ambiguous = self._ambiguous
         gone, todo = self._read(readings)
         ambiguous |= self._ambiguous
-        todo |= self._concerned(basis, deployments)
+        todo |= self._concerned(basis, running.of_model)
         for name in gone:
             self._remove(name)
         redone = self._resolve(todo, basis)
-        redone |= self._obey(basis.rules, cluster, deployments, bool(redone or gone))
+        redone |= self._obey(basis.rules, cluster, running.by_identity.values(), bool(redone or gone))
         redone |= self._ask(basis, redone)
         self._basis = basis
         now, reach = at.timestamp(), self._reach
@@ -174,19 +174,13 @@ class Wishes:
                 insort(self._order, (self.given[name].start, name))
         return gone_names, todo
 
-    def _concerned(self, basis: Basis, deployments: Iterable[Deployment]) -> set[str]:
+    def _concerned(self, basis: Basis, served: Mapping[str, Deployment]) -> set[str]:
         """What is not new, and must be looked at again for what is known of models, or runs, by now."""
-        deployments = tuple(deployments)
-        served: dict[str, tuple[str, int]] = {
-            one.model.key: (one.dtype, one.footprint_bytes) for one in deployments
-        }
         known, before, self._served = self._basis, self._served, served
-        self._running = deployments
         if known is None or known.catalog != basis.catalog or known.loads.sizing != basis.loads.sizing:
             return set(self.given)
-        models = set()
-        if before != served:
-            models = {key for key in before.keys() | served.keys() if before.get(key) != served.get(key)}
+        models = {key for key, one in served.items() if not _is_served_alike(before.get(key), one)}
+        models |= before.keys() - served.keys()
         old, new = known.checkpoints, basis.checkpoints
         if old is not new and old != new:
             models |= {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
@@ -201,10 +195,9 @@ class Wishes:
 
     def _resolve(self, names: Collection[str], basis: Basis) -> set[str]:
         done = set()
-        running = {one.model.key: one for one in self._running} if names else {}
         for name in names:
             one = self.given[name]
-            found = resolve(one, basis.catalog, basis.checkpoints, basis.loads.sizing, running)
+            found = resolve(one, basis.catalog, basis.checkpoints, basis.loads.sizing, self._served)
             known = self._entries.get(name)
             if known is not None and known.found == found:
                 continue
@@ -317,6 +310,13 @@ class Wishes:
 
     def _show(self, place: Place, entry: _Entry) -> None:
         self._shown[place[1]] = (place, entry.reservation.key, entry.ask)
+
+
+def _is_served_alike(before: Deployment | None, now: Deployment) -> bool:
+    """Whether all that is resolved by it is as it was."""
+    if before is None or before is now:
+        return before is now
+    return (before.dtype, before.footprint_bytes) == (now.dtype, now.footprint_bytes)
 
 
 def _told_apart(reservations: Iterable[Reservation]) -> dict[str, Reservation]:
