@@ -114,6 +114,7 @@ class Controller:
         self._solver = solver
         self._opinions: Mapping[str, Opinion] = {}
         self._recorder = recorder
+        self._state: ServeState | None = None
         self._there: set[str] = set()
         self._missed: dict[str, datetime] = {}
         self.doubtful: tuple[str, ...] = ()
@@ -143,7 +144,7 @@ class Controller:
         """
         at = self._clock()
         self._take_orders()
-        state = ServeState(self.dashboard.serve_details())
+        state = self._state = ServeState(self.dashboard.serve_details(), self._state)
         self.doubtful = self._has_vanished(state, at)
         current = state.gateway_is_for(self.settings.serve, self._warn_minutes)
         observed = Observed(

@@ -16,8 +16,8 @@ from scheduler.planning.footprint import Loads, Sizing
 from scheduler.planning.memory import Memory
 from scheduler.planning.plan import Known, decide
 from scheduler.quiet import without_collection
-from scheduler.types import Checkpoint, Model, Observed, Plan
-from tests.scheduler.builders import carried_out
+from scheduler.types import Checkpoint, Deployment, Model, Observed, Placement, Plan
+from tests.scheduler.builders import deployed
 
 EXACT_SIZES = Sizing(padding_fraction=0.0, padding_bytes=0)
 IDLE = 5
@@ -44,10 +44,11 @@ def plan_times(instance: Instance, *, full: int = 3, changes: int = 12) -> dict[
         spent.append(seconds)
     memory, again, idle = Memory(), list[float](), list[float]()
     plan, _ = _timed(reservations, observed, at, known, memory)
+    there = _There()
     rng = np.random.default_rng(0)
     for turn in range(-1, changes + IDLE):
         at += timedelta(seconds=60 if turn < changes else 10)
-        observed = Observed(cluster=cluster, deployments=carried_out(plan))
+        observed = Observed(cluster=cluster, deployments=there.carried_out(plan))
         known = Known(checkpoints=known.checkpoints, loads=known.loads, previous=plan.promises)
         if 0 <= turn < changes:
             reservations = _changed(reservations, turn, rng)
@@ -60,6 +61,17 @@ def plan_times(instance: Instance, *, full: int = 3, changes: int = 12) -> dict[
         "changed_plan_seconds_most": max(again),
         "idle_plan_seconds": statistics.median(idle),
     }
+
+
+class _There:
+    """What runs once plans were carried out; as the daemon sees it, what is as it was is the same object."""
+
+    def __init__(self) -> None:
+        self._known: dict[Placement, Deployment] = {}
+
+    def carried_out(self, plan: Plan) -> tuple[Deployment, ...]:
+        self._known = {one: self._known.get(one) or deployed(one) for one in plan.placements}
+        return tuple(self._known.values())
 
 
 def _timed(

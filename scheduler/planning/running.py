@@ -23,7 +23,7 @@ class Running:
         for one in deployments:
             identity = one.identity
             known = before.get(identity)
-            found[identity] = one if known is None or known != one else known
+            found[identity] = known if known is one or known == one else one
         self.by_identity = found
         self.of_model = {model: one for (model, _), one in found.items()}
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,32 +30,45 @@ GATEWAY_ROUTE = "/"
 LOGGING = {"encoding": "JSON"}
 """How our applications write their logs; the daemon's have the same names of fields."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_Told = tuple[Mapping[str, Any], Deployment | None]
+"""An application as Serve tells of it, and what it is to us."""
 
 
 class ServeState:
-    """What Serve's REST API answered, sorted into ours and others'."""
+    """What Serve's REST API answered, sorted into ours and others'.
 
-    def __init__(self, details: Mapping[str, Any]) -> None:
+    Args:
+        before: an earlier answer; what is told alike in both is the same object.
+    """
+
+    def __init__(self, details: Mapping[str, Any], before: ServeState | None = None) -> None:
         self._applications: Mapping[str, Any] = details.get("applications") or {}
         self._http_host: str | None = (details.get("http_options") or {}).get("host")
+        known = before._deployments if before is not None else {}
+        self._deployments: dict[str, _Told] = {
+            name: self._told(name, known.get(name)) for name in sorted(self.ours)
+        }
 
-    @property
+    def _told(self, name: str, known: _Told | None) -> _Told:
+        app = self._applications[name]
+        return known if known is not None and known[0] == app else (app, _deployment(name, app))
+
+    @cached_property
     def ours(self) -> tuple[str, ...]:
         """Names of our applications, those on their way out included."""
         return tuple(name for name, app in self._applications.items() if _is_ours(name, app))
 
-    @property
+    @cached_property
     def others(self) -> tuple[str, ...]:
         """Names of the applications that are not ours, sorted."""
         return tuple(sorted(set(self._applications) - set(self.ours)))
 
-    @property
+    @cached_property
     def deployments(self) -> tuple[Deployment, ...]:
         """Our models that are meant to run, sorted by application."""
-        found = (_deployment(name, self._applications[name]) for name in sorted(self.ours))
-        return tuple(one for one in found if one is not None)
+        return tuple(one for _, one in self._deployments.values() if one is not None)
 
-    @property
+    @cached_property
     def unreadable(self) -> dict[str, str]:
         """Applications with our marker that this version does not understand, and why.
 

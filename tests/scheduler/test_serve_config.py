@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,6 +42,17 @@ def answer(*apps: dict[str, Any]) -> ServeState:
 def plan(**sizes: float) -> Plan:
     names = sizes or {"a": 7.0, "b": 3.0}
     return planned([booking(f"org/{name}", replicas=2) for name in names], ON, known(**names))
+
+
+def test_what_is_told_alike_is_the_same_object() -> None:
+    told = [app(one) for one in serve_config(plan(), ServeState({}), SETTINGS)["applications"]]
+    before = answer(*told)
+    again = [copy.deepcopy(one) for one in told]
+    again[1]["status"] = "UNHEALTHY"
+    now = ServeState({"applications": {one["name"]: one for one in again}}, before)
+    assert [one.status for one in now.deployments] == [DeploymentStatus.FAILED, DeploymentStatus.SERVING]
+    assert [one is old for one, old in zip(now.deployments, before.deployments, strict=True)] == [False, True]
+    assert ServeState({}, now).deployments == ()
 
 
 def test_what_is_submitted_is_what_is_found_again() -> None:
