@@ -498,6 +498,7 @@ class Stay:
     ``model`` is its key. ``devices`` is how much it takes: a number of GPUs, or the part of one device,
     whose number among those of the node that are shared is ``lane``. ``asked_bytes`` is what the booking with
     the strongest claim asks for, where it is served by a replica of another need; 0 elsewhere.
+    ``priority`` is the highest of these bookings.
     """
 
     model: str
@@ -508,6 +509,7 @@ class Stay:
     devices: float = 0.0
     lane: int | None = None
     asked_bytes: int = 0
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

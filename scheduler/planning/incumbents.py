@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
@@ -216,21 +217,21 @@ class Incumbents:
         return parts
 
     def _note_released(self, names: Iterable[str]) -> None:
-        """Stays whose seat is not held for all of their window."""
+        """Stays whose seat is not held for all of their window, or with a lower priority than it was."""
         admission = self._admission
         for name in names:
             number, known = admission.book.index.get(name), self._nodes.get(name)
             if number is None or known is None:
                 continue
-            held = Counter(
-                (hold.model, hold.start, hold.end, admission.book.lane_of(hold.seat), hold.seat.devices)
-                for hold in admission.there(number)
-            )
-            for stay in known.stays:
+            held: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+            for hold in sorted(admission.there(number), key=attrgetter("priority")):
+                lane = admission.book.lane_of(hold.seat)
+                seat = (hold.model, hold.start, hold.end, lane, hold.seat.devices)
+                held[seat].append(hold.priority)
+            for stay in sorted(known.stays, key=attrgetter("priority"), reverse=True):
                 start, end = stay.start.timestamp(), stay.end.timestamp()
                 seat = (stay.model, start, end, stay.lane, stay.devices)
-                held[seat] -= 1
-                if held[seat] < 0:
+                if not held[seat] or held[seat].pop() < stay.priority:
                     known.released.append((number, start, end))
 
     # Holding

@@ -263,6 +263,7 @@ def _stay(admission: Admission, number: int) -> _Told:
         devices=hold.seat.devices,
         lane=lane,
         asked_bytes=_asked_bytes(admission, hold),
+        priority=hold.priority,
     )
 
 

@@ -75,6 +75,21 @@ def test_time_alone_breaks_no_promise_for_who_was_refused() -> None:
         assert verdicts(plan)["b"] == "refused: no room"
 
 
+def test_who_was_refused_for_a_stronger_claim_is_tried_again_when_that_is_weaker() -> None:
+    holds, wants = (
+        booking("org/a", 2, 4, booked=-9, priority=5),
+        booking("org/b", 2, 4, booked=-1, priority=3),
+    )
+    before = booked_in_turn([holds, wants], ONE)
+    assert verdicts(before)["b"] == "refused: no room"
+    same = planned([holds, wants], ONE, SIZES, previous=before)
+    assert verdicts(same) == verdicts(before)
+    weaker = booking("org/a", 2, 4, booked=-9, priority=1)
+    after = planned([weaker, wants], ONE, SIZES, previous=same)
+    assert verdicts(after)["b"].startswith("coming")
+    assert verdicts(after)["a"] == "refused: promise broken"
+
+
 @pytest.mark.parametrize(("model", "end"), [("org/b", 10), ("org/half", 10 - 120 / 3600)])
 def test_nobody_is_loaded_late_for_who_could_go_elsewhere(model: str, end: float) -> None:
     """Loading the first takes 140 s, a half 100 s."""
