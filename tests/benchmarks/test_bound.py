@@ -83,7 +83,7 @@ def test_nothing_asked_for_weighs_nothing() -> None:
     ("family", "load"), [(synthetic_week, 0.7), (synthetic_week, 1.2), (openb, 1.2), (philly, 1.2)]
 )
 def test_no_policy_exceeds_the_bound_or_overbooks(family, load: float) -> None:
-    nodes = 8 if family is synthetic_week else 3
+    nodes = 8 if family is synthetic_week else 2
     tried = family(nodes, load, 5)
     bound = upper_bound(tried)
     assert 0 < bound <= tried.weight.sum()
