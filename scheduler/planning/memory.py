@@ -117,8 +117,10 @@ class Standing:
         admission.longest_lead = max((admission.longest_lead, *(asks[key].lead for key in fresh)))
         admission.moves_left = MOVES_PER_PLAN
         admission.displaced.clear()
-        concerned = fresh | self._unmet
-        self._is_new = False
+        concerned = set[str]() if self._is_new else fresh | self._unmet
+        if self._is_new:
+            # all of them, but for whom something is held at once
+            self._unmet, self._is_new = set(asks), False
         turned = {one.event: one for one in previous.refused if one.event in asks}
         concerned |= self._incumbents.update(
             changed, self._grouped(previous.stays), running, minimum_service_seconds, turned
