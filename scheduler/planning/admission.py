@@ -112,8 +112,7 @@ class Admission(Clearing):
         nodes = {node for node, _, _ in overlapping(ask, released)}
         if not nodes or self.nodes_of(ask.model):
             return bool(nodes)
-        start = max(ask.start, self.at)
-        return any(self.book.room_on(node, ask.need, start, ask.end) is not None for node in nodes)
+        return self.book.has_room(nodes, ask.need, ask.start, ask.end)
 
     def admit(self, ask: Ask, settle_for_less: bool = False) -> tuple[int, list[str]]:
         """Find seats for a booking; returns how many replicas have one, and which bookings lost theirs.
@@ -226,6 +225,8 @@ class Admission(Clearing):
     def _join(self, ask: Ask, start: float, used: set[int], displaced: list[str]) -> bool:
         """Give it one that its model has already."""
         theirs = [hold for hold in self.beside(ask.model, start, ask.end) if hold.number not in used]
+        if not theirs:
+            return False
         # The order among equals is that of their ranks, in which they are.
         theirs.sort(key=lambda hold: (not hold.settled, max(hold.start, start) - min(hold.end, ask.end)))
         for join in (self._extend, self._move_whole, self._make_way):
@@ -308,7 +309,7 @@ class Admission(Clearing):
         if seat is None or not self.agrees(wanted, seat.node):
             self.undo(begun)
             return None
-        return self.put(wanted.seated(wanted.number, seat))
+        return self.put(wanted, seat)
 
     def _instead(self, hold: Hold, start: float, end: float, seat: Seat, ask: Ask) -> Hold:
         if (start, end) == (hold.start, hold.end) and ask.key in hold.keys:
@@ -345,7 +346,7 @@ class Admission(Clearing):
             return placed
         seat = self.find(wanted, start, near) if ask.lead else None
         if seat is not None:
-            return self.put(wanted.seated(-1, seat))
+            return self.put(wanted, seat)
         placed = self._as_others(wanted, ask) or self._by_moving(wanted)
         return placed or self._by_displacing(wanted, displaced)
 
@@ -358,5 +359,5 @@ class Admission(Clearing):
             as_much = replace(wanted, need=shared((other.need, ask.need)))
             seat = self.book.room_on(node, as_much.need, wanted.start, wanted.end)
             if seat is not None and self.agrees(as_much, node):
-                return self.put(as_much.seated(-1, seat))
+                return self.put(as_much, seat)
         return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -37,6 +37,10 @@ FEW_NODES = 32
 """So many nodes are put in order before the others are."""
 CPU_LAST = 1 << 20
 """More GPUs than any node lacks."""
+NOWHERE = 1 << 30
+"""The cost of what cannot be."""
+RANKS = np.int64(1 << 40)
+"""More than the rank of any lane."""
 LAST = 1 << 62
 """Behind every lane there is."""
 SIGNS = re.compile(r"[^a-z0-9]")
@@ -77,20 +81,21 @@ class Fit:
     """What one kind of need comes to, by node: whole GPUs, or units of a share; 0 where neither.
 
     ``drawn`` is the memory of the whole GPUs it takes, in bytes, and for each of them that of the largest
-    there is: fewer GPUs come before less memory. ``cost`` ranks the open nodes for whole GPUs and
-    ``opening`` for a share of one that nobody uses yet, smaller first, less what is free there.
-    ``on_gpu`` and ``on_cpu`` are the shares on open nodes of that kind, ``NO_SHARE`` where there is none.
+    there is: fewer GPUs come before less memory. ``cost`` ranks the open nodes by that, for a share by the
+    one GPU that must be free for it, ``NOWHERE`` where it cannot be; its lower bits are left to what is free.
+    ``takes`` are the GPUs that must be. ``on_gpu`` and ``on_cpu`` are the shares on open nodes of that kind,
+    ``NO_SHARE`` where there is none, and None if there is none at all.
     ``possible``: some node could seat it if nothing of anybody ran; ``shares``: on some it takes a share,
     ``wholes``: on some whole GPUs.
     """
 
     whole: Units
     share: Units
+    takes: Units
+    cost: NDArray[np.uint32]
     drawn: NDArray[np.float64]
-    cost: NDArray[np.float64]
-    opening: NDArray[np.float64]
-    on_gpu: Units
-    on_cpu: Units
+    on_gpu: Units | None
+    on_cpu: Units | None
     possible: bool
     shares: bool
     wholes: bool
@@ -115,20 +120,14 @@ class Book:
         self.pool_size: Units = np.array([_whole_free(node) for node in self.nodes], dtype=np.int32)
         self.pool = Profile(len(self.edges), self.pool_size)
         self.memory = np.array([_device_bytes(node) for node in self.nodes], dtype=np.float64)
-        # fewer GPUs come before less memory
-        self._worth = self.memory + self.memory.max(initial=0.0)
         self.cpu = np.array([node.kind is DeviceKind.CPU for node in self.nodes], dtype=np.bool_)
         self.open = np.array([not node.closed for node in self.nodes], dtype=np.bool_)
         self.devices = np.array([len(node.devices) for node in self.nodes], dtype=np.int32)
-        kinds: dict[tuple[object, ...], int] = {}
-        self._kinds: list[Node] = []
-        self._kind_of = np.zeros(len(self.nodes), dtype=np.intp)
-        for number, node in enumerate(self.nodes):
-            kind = (node.kind, _device_bytes(node), node.accelerator)
-            if kind not in kinds:
-                kinds[kind] = len(kinds)
-                self._kinds.append(node)
-            self._kind_of[number] = kinds[kind]
+        alike = [(len(n.devices), _device_bytes(n), n.kind, n.accelerator, n.closed) for n in self.nodes]
+        kinds = {kind: number for number, kind in enumerate(dict.fromkeys(alike))}
+        self._kind_of = np.array([kinds[kind] for kind in alike], dtype=np.intp)
+        self._first_of_kind = np.array([alike.index(kind) for kind in kinds], dtype=np.intp)
+        self._free_bits = int(self.pool_size.max(initial=0)).bit_length()
         fixed = [(number, units) for number, node in enumerate(self.nodes) for units in _fixed_lanes(node)]
         self.fixed = len(fixed)
         self.lane_count = len(fixed)
@@ -176,22 +175,27 @@ class Book:
         return found
 
     def _reckon(self, need: Need) -> Fit:
-        on_kinds = np.array([units_on(node, need) for node in self._kinds], dtype=np.int32).reshape(-1, 2)
-        whole, share = np.ascontiguousarray(on_kinds[self._kind_of].T)
-        is_share = (share > 0) & self.open
-        shares, wholes = bool((share > 0).any()), bool((whole > 0).any())
-        drawn = whole * self._worth
+        some = self._first_of_kind
+        on_kinds = [units_on(self.nodes[number], need) for number in some.tolist()]
+        whole, share = np.array(on_kinds, dtype=np.int32).reshape(-1, 2).T
+        is_open, cpu, takes = self.open[some], self.cpu[some], np.maximum(whole, share > 0)
+        # fewer GPUs come before less memory
+        worth = takes * (self.memory[some] + self.memory.max(initial=0.0))
+        cost = np.where((takes > 0) & is_open, _ranks(worth) << self._free_bits, NOWHERE)
+        on_gpu, on_cpu = (np.where((share > 0) & is_open & here, share, NO_SHARE) for here in (~cpu, cpu))
+        by_kind = np.array((whole, share, takes, cost, on_gpu, on_cpu), dtype=np.int32)
+        by_node = by_kind.take(self._kind_of, axis=1)
         return Fit(
-            whole=whole,
-            share=share,
-            drawn=drawn,
-            cost=np.where((whole > 0) & self.open, drawn * 1024 - whole, FOREVER),
-            opening=np.where(is_share, self._worth * 1024, FOREVER),
-            on_gpu=np.where(is_share & ~self.cpu, share, NO_SHARE),
-            on_cpu=np.where(is_share & self.cpu, share, NO_SHARE),
-            possible=shares or bool(((whole > 0) & (whole <= self.devices)).any()),
-            shares=shares,
-            wholes=wholes,
+            whole=by_node[0],
+            share=by_node[1],
+            takes=by_node[2],
+            cost=by_node[3].view(np.uint32),
+            drawn=np.where(whole > 0, worth, 0.0)[self._kind_of],
+            on_gpu=by_node[4] if (on_gpu < NO_SHARE).any() else None,
+            on_cpu=by_node[5] if (on_cpu < NO_SHARE).any() else None,
+            possible=bool(((takes > 0) & (whole <= self.devices[some])).any()),
+            shares=bool((share > 0).any()),
+            wholes=bool((whole > 0).any()),
         )
 
     def possible(self, need: Need) -> bool:
@@ -211,63 +215,41 @@ class Book:
                 seat = self.room_on(number, need, start, end)
                 if seat is not None:
                     return seat
-        first, last = self.span(start, end)
         fit = self.fit(need)
-        if fit.shares:
-            seat = next(self._lanes_with_room(fit.on_gpu, first, last), None)
-            if seat is not None:
-                return seat
-        pool = self.pool.least(first, last)
-        whole = self._find_whole(fit, pool) if fit.wholes else None
-        opened = self._find_opening(fit, pool) if fit.shares else None
-        if whole is not None and (opened is None or whole[:2] <= opened[:2]):
-            number = whole[-1]
-            return Seat(number, None, int(fit.whole[number]))
-        if opened is not None:
-            number = opened[-1]
-            return Seat(number, NEW_LANE, int(fit.share[number]))
-        return next(self._lanes_with_room(fit.on_cpu, first, last), None) if fit.shares else None
+        if not fit.possible:
+            return None
+        first, last = self.span(start, end)
+        seat = next(self._lanes_with_room(fit.on_gpu, first, last), None)
+        if seat is not None:
+            return seat
+        found = _best(fit, self.pool.least(first, last))
+        if found is not None:
+            whole = int(fit.whole[found])
+            return Seat(found, None, whole) if whole else Seat(found, NEW_LANE, int(fit.share[found]))
+        return next(self._lanes_with_room(fit.on_cpu, first, last), None)
 
     def has_other(self, need: Need, start: float, end: float, number: int) -> bool:
         """Whether there is a seat for a window on another node than one."""
         first, last = self.span(start, end)
         fit = self.fit(need)
-        if fit.shares:
-            for share in (fit.on_gpu, fit.on_cpu):
-                if any(seat.node != number for seat in self._lanes_with_room(share, first, last)):
-                    return True
+        for share in (fit.on_gpu, fit.on_cpu):
+            if any(seat.node != number for seat in self._lanes_with_room(share, first, last)):
+                return True
         pool = self.pool.least(first, last)
         pool[number] = 0
-        if fit.wholes and self._find_whole(fit, pool) is not None:
-            return True
-        return fit.shares and self._find_opening(fit, pool) is not None
+        return _best(fit, pool) is not None
 
-    def _find_whole(self, fit: Fit, pool: Units) -> tuple[float, int, int] | None:
-        """The best node for whole GPUs after what is drawn there, and how many are left."""
-        ranks = np.where(pool >= fit.whole, fit.cost + pool, FOREVER)
-        chosen = int(ranks.argmin())
-        if ranks[chosen] == FOREVER:
-            return None
-        return float(fit.drawn[chosen]), int(pool[chosen]) - int(fit.whole[chosen]), chosen
-
-    def _find_opening(self, fit: Fit, pool: Units) -> tuple[float, int, int] | None:
-        """The same for a share of a GPU that nobody uses yet, and how many such there are."""
-        ranks = np.where(pool > 0, fit.opening + pool, FOREVER)
-        chosen = int(ranks.argmin())
-        if ranks[chosen] == FOREVER:
-            return None
-        return float(self._worth[chosen]), int(pool[chosen]), chosen
-
-    def _lanes_with_room(self, share: Units, first: int, last: int) -> Iterator[Seat]:
+    def _lanes_with_room(self, share: Units | None, first: int, last: int) -> Iterator[Seat]:
         """Lanes something is on already that have room for a share, the fullest first."""
+        if share is None:
+            return
         nodes = self._lane_node[: self.lane_count]
         need = share[nodes]
         least = self.lanes.least(first, last)[: self.lane_count]
-        left = least - need
-        fits = left >= 0
+        fits = least >= need
         fits[self.fixed :] &= least[self.fixed :] < WHOLE
         found = fits.nonzero()[0]
-        ranks = left[found].astype(np.int64) * (1 << 40) + self._lane_rank[found]
+        ranks = (least[found] - need[found]) * RANKS + self._lane_rank[found]
         for _ in range(len(found)):
             best = int(ranks.argmin())
             lane = int(found[best])
@@ -279,11 +261,19 @@ class Book:
         """Whether a GPU can be had for a lane wherever it has none yet."""
         if lane < self.fixed:
             return True
-        node = int(self._lane_node[lane])
-        if self.pool.lowest(node, first, last) > 0:
+        idle = self.lanes.column(lane, first, last) == WHOLE
+        pool = self.pool.column(int(self._lane_node[lane]), first, last)
+        return int(np.minimum.reduce(pool, where=idle, initial=WHOLE)) > 0
+
+    def has_room(self, nodes: Collection[int], need: Need, start: float, end: float) -> bool:
+        """Whether some of these nodes, closed or not, has room for a window."""
+        first, last = self.span(start, end)
+        fit, some = self.fit(need), np.array(list(nodes), dtype=np.intp)
+        takes = fit.takes[some]
+        if ((takes > 0) & (takes <= self.pool.least(first, last)[some])).any():
             return True
-        pool = self.pool.column(node, first, last)
-        return bool((pool[self.lanes.column(lane, first, last) == WHOLE] > 0).all())
+        shared = (node for node in nodes if fit.share[node] and node in self.lanes_of)
+        return any(self.room_on(node, need, start, end) is not None for node in shared)
 
     def room_on(self, number: int, need: Need, start: float, end: float) -> Seat | None:
         """The best seat on one node, closed or not, or None."""
@@ -386,10 +376,11 @@ class Book:
         first, last = self.span(start, end)
         fit = self.fit(need)
         wanted, free = int(fit.whole[number]) or 1, self.pool.column(number, first, last)
-        fixed = [lane for lane in self.lanes_of.get(number, ()) if lane < self.fixed]
-        if fit.share[number] and fixed and not self.pool_size[number]:
+        if fit.share[number] and not self.pool_size[number]:
+            fixed = (lane for lane in self.lanes_of.get(number, ()) if lane < self.fixed)
             columns = [self.lanes.column(lane, first, last) for lane in fixed]
-            wanted, free = int(fit.share[number]), max(columns, key=lambda column: int(column.min()))
+            if columns:
+                wanted, free = int(fit.share[number]), max(columns, key=lambda column: int(column.min()))
         slot = int(free.argmin())
         return max(self.edges[first + slot], start, self.at), wanted - int(free[slot])
 
@@ -469,11 +460,9 @@ class Book:
 
     def _draw(self, lane: int, first: int, last: int, gpus: int) -> None:
         """Take a GPU for a lane, or give it back, during the slots in which nothing is on it."""
-        node, idle = int(self._lane_node[lane]), self.lanes.column(lane, first, last) == WHOLE
-        turns = [0, *((idle[1:] != idle[:-1]).nonzero()[0] + 1).tolist(), last - first]
-        begin = 0 if len(idle) and idle[0] else 1
-        for low, high in zip(turns[begin::2], turns[begin + 1 :: 2], strict=False):
-            self.pool.take(node, first + low, first + high, gpus)
+        idle = self.lanes.column(lane, first, last) == WHOLE
+        if np.count_nonzero(idle):
+            self.pool.take(int(self._lane_node[lane]), first, last, idle * np.int32(gpus))
 
     def _idle_lane(self, node: int, first: int, last: int) -> int:
         for lane in self.lanes_of.get(node, ()):
@@ -521,6 +510,19 @@ def _is_a(accelerator: str | None, wanted: str) -> bool:
     """Whether a kind of GPU is the one asked for; ``A100 80GB`` is an ``NVIDIA-A100-80G``."""
     has, asked = (SIGNS.sub("", name.casefold()).replace("gb", "g") for name in (accelerator or "", wanted))
     return asked in has
+
+
+def _best(fit: Fit, pool: Units) -> int | None:
+    """The open node where a need draws least of GPUs that nobody uses yet, of such the fullest; or None."""
+    # without a sign, less than none is more than anything
+    ranks = (pool - fit.takes).view(np.uint32) | fit.cost
+    best = int(ranks.argmin())
+    return best if ranks[best] < NOWHERE else None
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """How many are smaller, for each."""
+    return np.searchsorted(np.sort(values), values)
 
 
 def _device_bytes(node: Node) -> int:

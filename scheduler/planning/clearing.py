@@ -69,14 +69,14 @@ class Clearing(Sharing):
         if seat is None:
             return None
         begun = self.mark()
-        placed = self.put(wanted.seated(-1, self.book.with_lane(seat, ahead, end)))
+        placed = self.put(wanted, self.book.with_lane(seat, ahead, end))
         delayed = self._delayed(placed) if lead else []
         if delayed:
             self.undo(begun)
             pause = max(self._lead(hold) for hold in delayed)
             later = self.find(wanted, ahead, near, end + pause)
             seat = self.book.with_lane(later or seat, ahead, end + pause if later else end)
-            placed = self.put(wanted.seated(-1, seat))
+            placed = self.put(wanted, seat)
             self._move_delayed(placed)
         return placed
 
@@ -85,15 +85,10 @@ class Clearing(Sharing):
 
     def _delayed(self, placed: Hold) -> list[Hold]:
         """What starts on its node soon after a hold ends, and is loaded late for it."""
-        found = []
-        for hold in self.there(placed.seat.node):
-            if hold.start >= placed.end and hold.start - self.longest_lead < placed.end:
-                lead = self._lead(hold)
-                if hold.start - lead < placed.end and not self.book.fits(
-                    hold.seat, placed.end - 1, hold.start
-                ):
-                    found.append(hold)
-        return in_order(found)
+        end, fits = placed.end, self.book.fits
+        soon = self.begins(placed.seat.node, end, end + self.longest_lead)
+        early = [hold for hold in soon if hold.start - self._lead(hold) < end]
+        return in_order([hold for hold in early if not fits(hold.seat, end - 1, hold.start)])
 
     def _move_delayed(self, placed: Hold) -> None:
         """Move what would be loaded late for a hold, if it is in time elsewhere."""
@@ -105,7 +100,7 @@ class Clearing(Sharing):
                 seat = self.find(hold, ahead)
                 if seat is not None:
                     seat = self.book.with_lane(seat, ahead, hold.end)
-                if seat is None or self._delayed(self.put(hold.seated(hold.number, seat))):
+                if seat is None or self._delayed(self.put(hold, seat)):
                     self.undo(begun)
 
     # Room that is made
@@ -232,10 +227,7 @@ class Clearing(Sharing):
     def _worth_clearing(self, wanted: Hold, may_go: Callable[[Hold], bool]) -> Iterator[int]:
         tried = 0
         for node in self.book.nearly(wanted.need, wanted.start, wanted.end):
-            if any(
-                hold.start < wanted.end and hold.end > wanted.start and may_go(hold)
-                for hold in self.there(node)
-            ):
+            if any(map(may_go, self.during(node, wanted.start, wanted.end))):
                 yield node
                 tried += 1
                 if tried == CLEARED:
@@ -257,7 +249,7 @@ class Clearing(Sharing):
             self.drop(victim)
             gone.append(victim)
         gone.sort(key=lambda hold: (-hold.volume, hold.rank))
-        return self.put(replace(wanted, seat=seat)), [self._rest(hold, wanted.start) for hold in gone]
+        return self.put(wanted, seat), [self._rest(hold, wanted.start) for hold in gone]
 
     def _rest(self, hold: Hold, instant: float) -> Hold:
         """What is left of a hold that is gone: of one that has begun, what is after an instant."""

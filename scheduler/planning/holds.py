@@ -10,6 +10,9 @@ from scheduler.cluster.node import Node
 from scheduler.planning.book import Need, Seat, units_on
 from scheduler.types import Deployment
 
+NO_SEAT = Seat(0, None, 0)
+"""Of what has none yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -86,8 +89,7 @@ class Hold:
 
 def wanted_by(ask: Ask, need: Need, start: float, end: float, settled: bool = False) -> Hold:
     """A hold that has no seat yet."""
-    nowhere, keys = Seat(0, None, 0), frozenset({ask.key})
-    return Hold(-1, ask.model, need, nowhere, start, end, keys, ask.priority, settled)
+    return Hold(-1, ask.model, need, NO_SEAT, start, end, frozenset({ask.key}), ask.priority, settled)
 
 
 def shared(needs: Iterable[Need]) -> Need:

@@ -9,8 +9,9 @@ from itertools import count
 
 import numpy as np
 
-from scheduler.planning.book import LAST, Book
+from scheduler.planning.book import LAST, Book, Seat
 from scheduler.planning.holds import Ask, Hold
+from scheduler.planning.openings import FOREVER
 
 Released = tuple[int, float, float]
 """A window in which something was given back, and the node."""
@@ -46,9 +47,10 @@ class Ledger:
         self._of_model: dict[str, _OfModel] = {}
         self._of_key: dict[str, set[int]] = {}
         """The numbers of what is, or was lately, held for a booking."""
-        self._keys_of: dict[int, frozenset[str]] = {}
-        """By number, the bookings it is listed for there."""
+        self._was_for: dict[int, frozenset[str]] = {}
+        """By number, the bookings it is listed for there since before it was dropped."""
         self._on_node: list[set[int]] = [set() for _ in book.nodes]
+        self._starts_on = [_Starts() for _ in book.nodes]
         self._priorities: Counter[int] = Counter()
         self._kept: set[int] = set()
         self._numbers = count()
@@ -72,22 +74,23 @@ class Ledger:
         return in_order(self._holds_of(key))
 
     def _holds_of(self, key: str) -> list[Hold]:
-        found = (self.holds.get(number) for number in self._of_key.get(key, ()))
+        numbers = self._of_key.get(key)
+        if not numbers:
+            return []
+        found = map(self.holds.get, numbers)
         return [hold for hold in found if hold is not None and key in hold.keys]
 
     def of_model(self, model: str) -> list[Hold]:
         """What is held for a model, in order."""
         known = self._of_model.get(model)
-        return in_order([self.holds[number] for _, number in known.starts]) if known else []
+        return in_order([self.holds[number] for number in known.numbers()]) if known else []
 
     def beside(self, model: str, start: float, end: float) -> list[Hold]:
         """What is held for a model during a window, or until it begins, or from its end on; in order."""
         known = self._of_model.get(model)
         if not known:
             return []
-        first = bisect_left(known.starts, (start - known.longest, -1))
-        last = bisect_right(known.starts, (end, LAST))
-        found = (self.holds[number] for _, number in known.starts[first:last])
+        found = map(self.holds.__getitem__, known.near(start, end))
         return in_order([hold for hold in found if hold.end >= start])
 
     def nodes_of(self, model: str) -> list[int]:
@@ -102,6 +105,15 @@ class Ledger:
     def there(self, node: int) -> Iterator[Hold]:
         """What is held on a node, in no order."""
         return map(self.holds.__getitem__, self._on_node[node])
+
+    def during(self, node: int, start: float, end: float) -> Iterator[Hold]:
+        """What is held on a node at some time in a window."""
+        found = map(self.holds.__getitem__, self._starts_on[node].near(start, end))
+        return (hold for hold in found if hold.end > start and hold.start < end)
+
+    def begins(self, node: int, start: float, end: float) -> list[Hold]:
+        """What is held on a node from an instant within a window on, its end included."""
+        return [self.holds[number] for number in self._starts_on[node].numbers(start, end)]
 
     def numbers_on(self, node: int) -> Collection[int]:
         """The numbers of what is held on a node, in no order."""
@@ -152,9 +164,10 @@ class Ledger:
             if hold.seat.node not in self._cleared:
                 self.versions[hold.seat.node] += 1
                 self.shifted.append((hold.start, hold.end))
-            if not put and not self._is_still_held(hold):
-                self.released.append((hold.seat.node, hold.start, hold.end))
-            self._forget(hold.number)
+            if not put:
+                if not self._is_still_held(hold):
+                    self.released.append((hold.seat.node, hold.start, hold.end))
+                self._forget(hold.number)
         self._journal.clear()
 
     def _is_still_held(self, gone: Hold) -> bool:
@@ -168,9 +181,11 @@ class Ledger:
             for put, hold in self._journal
         )
 
-    def put(self, hold: Hold) -> Hold:
-        """Hold something; the number it gets, if it has none, is its own from then on."""
-        seat = self.book.take(hold.seat, hold.start, hold.end)
+    def put(self, hold: Hold, seat: Seat | None = None) -> Hold:
+        """Hold something, on another ``seat`` if told one; the number it gets, if it has none, is its own
+        from then on.
+        """
+        seat = self.book.take(seat or hold.seat, hold.start, hold.end)
         number = next(self._numbers) if hold.number < 0 else hold.number
         if seat is not hold.seat or number != hold.number:
             hold = hold.seated(number, seat)
@@ -209,52 +224,87 @@ class Ledger:
         self.former.clear()
 
     def _list(self, hold: Hold) -> None:
-        self.holds[hold.number] = self.news[hold.number] = hold
-        self._of_model.setdefault(hold.model, _OfModel()).add(hold)
-        self._on_node[hold.seat.node].add(hold.number)
+        number, node = hold.number, hold.seat.node
+        self.holds[number] = self.news[number] = hold
+        if hold.model not in self._of_model:
+            self._of_model[hold.model] = _OfModel()
+        self._of_model[hold.model].add(hold)
+        self._on_node[node].add(number)
+        self._starts_on[node].add(hold)
         self._priorities[hold.priority] += 1
         if hold.kept_until:
-            self._kept.add(hold.number)
-        listed = self._keys_of.get(hold.number)
+            self._kept.add(number)
+        listed = self._was_for.get(number)
         for key in hold.keys if listed is None else hold.keys - listed:
-            self._of_key.setdefault(key, set()).add(hold.number)
-        self._keys_of[hold.number] = hold.keys if listed is None else hold.keys | listed
+            if key in self._of_key:
+                self._of_key[key].add(number)
+            else:
+                self._of_key[key] = {number}
 
     def _unlist(self, hold: Hold) -> None:
-        del self.holds[hold.number]
-        self.news[hold.number] = None
+        number, node = hold.number, hold.seat.node
+        del self.holds[number]
+        self.news[number] = None
         known = self._of_model[hold.model]
         known.discard(hold)
         if not known.starts:
             del self._of_model[hold.model]
-        self._on_node[hold.seat.node].discard(hold.number)
+        self._on_node[node].discard(number)
+        self._starts_on[node].discard(hold)
         self._priorities[hold.priority] -= 1
-        self._kept.discard(hold.number)
+        self._kept.discard(number)
+        self._was_for[number] = hold.keys | self._was_for.get(number, hold.keys)
 
     def _forget(self, number: int) -> None:
         """What is held no more is listed no more; what was replaced was left where it stood."""
         if number not in self.holds:
-            for key in self._keys_of.pop(number, ()):
+            for key in self._was_for.pop(number, ()):
                 self._of_key[key].discard(number)
 
 
-class _OfModel:
-    """The holds of one model by their starts, how long the longest there was is, and how many a node has."""
+class _Starts:
+    """Some holds by their starts, and how long the longest there was is."""
 
-    __slots__ = ("longest", "nodes", "starts")
+    __slots__ = ("longest", "starts")
 
     def __init__(self) -> None:
         self.starts: list[tuple[float, int]] = []
         self.longest = 0.0
-        self.nodes: dict[int, int] = {}
 
     def add(self, hold: Hold) -> None:
         insort(self.starts, (hold.start, hold.number))
-        self.longest = max(self.longest, hold.end - hold.start)
-        self.nodes[hold.seat.node] = self.nodes.get(hold.seat.node, 0) + 1
+        if hold.end - hold.start > self.longest:
+            self.longest = hold.end - hold.start
 
     def discard(self, hold: Hold) -> None:
         del self.starts[bisect_left(self.starts, (hold.start, hold.number))]
+
+    def numbers(self, start: float = -FOREVER, end: float = FOREVER) -> list[int]:
+        """Of those that begin within a window, or with its end."""
+        first = bisect_left(self.starts, (start, -1))
+        last = bisect_right(self.starts, (end, LAST), first)
+        return [number for _, number in self.starts[first:last]]
+
+    def near(self, start: float, end: float) -> list[int]:
+        """Of those that may be there within a window, or touch it."""
+        return self.numbers(start - self.longest, end)
+
+
+class _OfModel(_Starts):
+    """The same of one model, and how many of its holds a node has."""
+
+    __slots__ = ("nodes",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: dict[int, int] = {}
+
+    def add(self, hold: Hold) -> None:
+        super().add(hold)
+        self.nodes[hold.seat.node] = self.nodes.get(hold.seat.node, 0) + 1
+
+    def discard(self, hold: Hold) -> None:
+        super().discard(hold)
         self.nodes[hold.seat.node] -= 1
         if not self.nodes[hold.seat.node]:
             del self.nodes[hold.seat.node]

@@ -57,18 +57,16 @@ class Profile:
         """What is free in one column, slot by slot."""
         return self._free[first:last, column]
 
-    def take(self, column: int, first: int, last: int, units: int) -> None:
-        """Take units away during slots ``[first, last)``; a negative number gives them back."""
+    def take(self, column: int, first: int, last: int, units: int | Units) -> None:
+        """Take units away during slots ``[first, last)``, so many or those of each slot; a negative number
+        gives them back.
+        """
         if first >= last:
             return
         self._free[first:last, column] -= units
-        low, high = -(-first // BLOCK), last // BLOCK
-        if low < high:
-            self._least[low:high, column] -= units
-        if first < low * BLOCK:
-            self._reduce(low - 1, column)
-        if low <= high and high * BLOCK < last:
-            self._reduce(high, column)
+        low, high = first // BLOCK, -(-last // BLOCK)
+        blocks = self._free[low * BLOCK : high * BLOCK, column].reshape(-1, BLOCK)
+        np.minimum.reduce(blocks, axis=1, out=self._least[low:high, column])
 
     def reset(self, column: int, free: int) -> None:
         """All of a column is free as told, at all times."""
@@ -91,10 +89,6 @@ class Profile:
         self.slots += 1
         changed = slot // BLOCK
         self._least[changed:] = self._reduced(changed)
-
-    def _reduce(self, block: int, column: int) -> None:
-        part = self._free[block * BLOCK : (block + 1) * BLOCK, column]
-        self._least[block, column] = np.minimum.reduce(part)
 
     def _reduced(self, block: int) -> Units:
         """What is least in each block from one on."""

@@ -71,11 +71,12 @@ class Sharing(Ledger):
         That must take as much. And nobody shares on a node what would never be there for that one alone.
         """
         number = hold.seat.node if on is None else on
-        node, asks = self.book.nodes[number], (self.asks[key] for key in hold.keys)
-        if not all(ask.need == hold.need or self.could_be(number, ask.need) for ask in asks):
-            return False
+        for key in hold.keys:
+            need = self.asks[key].need
+            if need is not hold.need and need != hold.need and not self.could_be(number, need):
+                return False
         return all(
-            alike(node, hold.need, other.need)
+            alike(self.book.nodes[number], hold.need, other.need)
             for other in self.beside(hold.model, hold.start, hold.end)
             if other.seat.node == number
             and other.start < hold.end
