@@ -137,7 +137,7 @@ class Agenda:
         Args:
             early: the numbers of what is loaded already, or runs still.
         """
-        ends = MAX_STEPS // 2
+        ends = (MAX_STEPS + 1) // 2
         found = _nearest(admission, active, ends, loadings, early)
         # there may be steps between the last of these and the next end
         while (cut := active.end_after(ends)) is not None and (

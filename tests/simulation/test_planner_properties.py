@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import pytest
 
+from scheduler.planning import upcoming
+from scheduler.types import Step
 from tests.scheduler.builders import carried_out, planned
 from tests.simulation.planner_weeks import CHECKPOINTS, HELD, PROPERTIES, Week, verdict_of
 
@@ -43,6 +46,37 @@ def test_the_same_input_gives_the_same_plan_in_any_order_and_again(seed: int) ->
     week.replan()
     assert [v.state for v in week.made.verdicts] == [v.state for v in plan.verdicts]
     assert [a for a in week.made.actions if a.model] == []
+
+
+@seeds
+@pytest.mark.parametrize("few", [1, 3, 8])
+def test_the_steps_that_are_told_are_the_nearest(
+    few: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    week = Week(seed, steps=25)
+    for _ in week.run():
+        pass
+
+    def steps() -> tuple[Step, ...]:
+        return planned(week.bookings.values(), week.nodes, CHECKPOINTS, at=week.at).upcoming
+
+    every = steps()
+    monkeypatch.setattr(upcoming, "MAX_STEPS", few)
+    assert steps() == every[:few]
+    assert len(every) > few
+
+
+@seeds
+def test_plans_make_no_cycles(seed: int) -> None:
+    """So nothing is lost by not looking for them while plans are made."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in Week(seed, steps=25, priorities=(0, 5), lose_nodes=True).run():
+            pass
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @seeds
