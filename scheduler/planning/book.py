@@ -336,13 +336,23 @@ class Book:
             return seat
         return Seat(seat.node, self._idle_lane(seat.node, *self.span(start, end)), seat.units)
 
-    def nearly(self, need: Need, start: float, end: float) -> Iterator[int]:
-        """Open nodes that could seat a need if they were empty enough, those that lack least first."""
+    def nearly(
+        self, need: Need, start: float, end: float, among: Iterable[int] | None = None
+    ) -> Iterator[int]:
+        """Open nodes that could seat a need if they were empty enough, those that lack least first.
+
+        ``among``: only these nodes.
+        """
         first, last = self.span(start, end)
         fit = self.fit(need)
         able = (fit.whole > 0) & (fit.whole <= self.pool_size)
         able |= (fit.share > 0) & ((self.pool_size > 0) | self.cpu)
-        found = np.flatnonzero(able & self.open)
+        able &= self.open
+        found = (
+            np.flatnonzero(able)
+            if among is None
+            else np.array([one for one in among if able[one]], dtype=np.intp)
+        )
         lack = (np.maximum(fit.whole, 1) - self.pool.least(first, last))[found] + self.cpu[found] * CPU_LAST
         if len(found) > FEW_NODES:
             near = lack <= np.partition(lack, FEW_NODES)[FEW_NODES]
@@ -354,22 +364,33 @@ class Book:
         ordered: list[int] = found[np.lexsort((found, fit.drawn[found], lack))].tolist()
         return ordered
 
-    def part_free(self, need: Need, start: float, end: float) -> NDArray[np.float64]:
-        """By node, how much of what a need takes is free throughout a window: 1 is all of it; -1 where it
-        could never be.
+    def most_free(
+        self, need: Need, start: float, end: float, among: Iterable[int] | None = None
+    ) -> int | None:
+        """The open node on which most of what a need takes is free throughout a window, the last of equals.
+
+        ``among``: only these nodes. None where no node could ever have it.
         """
         first, last = self.span(start, end)
-        fit = self.fit(need)
-        pool = self.pool.least(first, last)
-        free = np.where(fit.whole > 0, pool, (pool > 0) * WHOLE)
+        fit, (some, lanes) = self.fit(need), self._numbers(among)
+        whole, pool = fit.whole[some], self.pool.least(first, last)[some]
+        free = np.where(whole > 0, pool, (pool > 0) * WHOLE)
         if fit.shares:
-            lanes = np.arange(self.lane_count)
-            nodes = self._lane_node[: self.lane_count]
-            least = self.lanes.least(first, last)[: self.lane_count]
+            nodes, least = self._lane_node[lanes], self.lanes.least(first, last)[lanes]
             used = (fit.share[nodes] > 0) & ((lanes < self.fixed) | (least < WHOLE))
-            np.maximum.at(free, nodes[used], least[used])
-        takes = fit.whole + fit.share
-        return np.where(takes > 0, free / np.maximum(takes, 1), -1.0)
+            np.maximum.at(free, np.searchsorted(some, nodes[used]), least[used])
+        takes = whole + fit.share[some]
+        parts = np.where((takes > 0) & self.open[some], free / np.maximum(takes, 1), -1.0)
+        best = len(parts) - 1 - int(parts[::-1].argmax())
+        return int(some[best]) if parts[best] >= 0 else None
+
+    def _numbers(self, among: Iterable[int] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Of some nodes, or of all, in order, and of their lanes."""
+        if among is None:
+            return np.arange(len(self.nodes)), np.arange(self.lane_count)
+        some = sorted(among)
+        lanes = [lane for node in some for lane in self.lanes_of.get(node, ())]
+        return np.array(some, dtype=np.intp), np.array(lanes, dtype=np.intp)
 
     def tightest(self, number: int, need: Need, start: float, end: float) -> tuple[float, int]:
         """When a node lacks most for a need within a window, and how many units it lacks then."""
@@ -407,12 +428,7 @@ class Book:
         fit = self.fit(need)
         pool = self.pool.rows(first)
         nodes = self._lane_node[: self.lane_count]
-        if among is None:
-            some, lanes = np.arange(len(self.nodes)), np.arange(self.lane_count)
-        else:
-            some = np.array(sorted(among), dtype=np.intp)
-            there = [lane for node in some.tolist() for lane in self.lanes_of.get(node, ())]
-            lanes = np.array(there, dtype=np.intp)
+        some, lanes = self._numbers(among)
         some, lanes = some[self.open[some]], lanes[self.open[nodes[lanes]]]
         whole = some[(fit.whole[some] > 0) & (fit.whole[some] <= self.pool_size[some])]
         opens = some[(fit.share[some] > 0) & (self.pool_size[some] > 0)]

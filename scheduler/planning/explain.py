@@ -132,13 +132,13 @@ def reason(
     got: int,
     booked: Mapping[str, Booked],
     considered: Iterable[NodeAnswer] = (),
-    with_figures: bool = True,
+    most_free: int | None = None,
 ) -> Reason:
-    """Why a booking did not get all it asked for, with the node that comes nearest.
+    """Why a booking did not get all it asked for, with how much there is and who holds the rest.
 
     Args:
         considered: answers that are known already.
-        with_figures: also how much that is and who holds the rest; of what is too large, it is always told.
+        most_free: the node of which this is told. Of what is too large, it is the one that comes nearest.
     """
     book, code, kind = admission.book, ReasonCode.NO_ROOM, ReasonKind.LATER
     start, number, detail = max(ask.start, admission.at), None, None
@@ -151,8 +151,7 @@ def reason(
     else:
         if got:
             code, detail = ReasonCode.SOME_REPLICAS, f"{got} of {ask.replicas} replicas"
-        if with_figures:
-            number = _nearest_now(book, ask.need, start, ask.end)
+        number = most_free
     best = None
     if number is not None:
         name = book.nodes[number].name
@@ -181,18 +180,10 @@ def _in_one_way(admission: Admission, number: int, wanted: Hold) -> str | None:
     return f"node {node} runs it in another precision or on other GPUs then, and does so in one way at a time"
 
 
-def _nearest_now(book: Book, need: Need, start: float, end: float) -> int | None:
-    """The number of the open node on which most of what a need takes is free throughout a window."""
-    free = np.where(book.open, book.part_free(need, start, end), -1.0)
-    return _last_of_most(free) if free.max() >= 0 else None
-
-
 def _nearest_ever(book: Book, need: Need) -> int:
-    return _last_of_most(_nearness(book, need))
-
-
-def _last_of_most(values: NDArray[np.float64]) -> int:
-    return len(values) - 1 - int(values[::-1].argmax())
+    """The last of those that come nearest."""
+    nearness = _nearness(book, need)
+    return len(nearness) - 1 - int(nearness[::-1].argmax())
 
 
 def _no_such_kind(book: Book, need: Need) -> str | None:

@@ -30,20 +30,37 @@ STAYS_JOINED = 4
 """Stays of its model that it is tried with, the nearest first."""
 
 
-def helps(admission: Admission, ask: Ask, one: Booked, sizing: Sizing) -> Iterator[Help]:
-    """What to write instead into a booking; each was tried, and fits at nobody's loss."""
+def is_alone(admission: Admission, ask: Ask, start: float) -> bool:
+    """Whether a booking is of one replica that has nothing, and of a model without a stay it could share."""
+    return ask.replicas == 1 and not admission.of_booking(ask.key) and not stays_after(admission, ask, start)
+
+
+def helps(
+    admission: Admission, ask: Ask, one: Booked, sizing: Sizing, tried: dict[Need, int | None] | None
+) -> Iterator[Help]:
+    """What to write instead into a booking; each was tried, and fits at nobody's loss.
+
+    Args:
+        tried: told of one that is alone: it is filled with what was tried, each with the node that has room.
+    """
     got = admission.would(ask) if ask.replicas > 1 else 0
     if 0 < got < ask.replicas:
         yield Help(code=HelpCode.FEWER_REPLICAS, value=str(got))
     with _given_back(admission, ask):
-        yield from _with_other_needs(admission, ask, one, sizing)
+        yield from _with_other_needs(admission, ask, one, sizing, tried)
 
 
-def _with_other_needs(admission: Admission, ask: Ask, one: Booked, sizing: Sizing) -> list[Help]:
+def _with_other_needs(
+    admission: Admission, ask: Ask, one: Booked, sizing: Sizing, tried: dict[Need, int | None] | None
+) -> list[Help]:
     need, found = ask.need, list[Help]()
 
     def fits(other: Need) -> bool:
-        return admission.book.possible(other) and _fits(admission, replace(ask, need=other))
+        if tried is None:
+            return admission.book.possible(other) and _fits(admission, replace(ask, need=other))
+        seat = admission.book.find(other, ask.start, ask.end)
+        tried[other] = None if seat is None else seat.node
+        return seat is not None
 
     for dtype in SMALLER[one.dtype] if one.parameters else ():
         less = sizing.footprint_bytes(Checkpoint(parameters=one.parameters, source="booking"), dtype)

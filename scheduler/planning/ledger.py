@@ -43,7 +43,7 @@ class Ledger:
         self.news: dict[int, Hold | None] = {}
         """What is held, or is not any more, since this was last emptied; by number."""
         self.released: list[Released] = []
-        self.shifted: list[tuple[float, float]] = []
+        self.shifted: list[Released] = []
         self._of_model: dict[str, _OfModel] = {}
         self._of_key: dict[str, set[int]] = {}
         """The numbers of what is, or was lately, held for a booking."""
@@ -163,7 +163,7 @@ class Ledger:
             self.changed |= hold.keys
             if hold.seat.node not in self._cleared:
                 self.versions[hold.seat.node] += 1
-                self.shifted.append((hold.start, hold.end))
+                self.shifted.append((hold.seat.node, hold.start, hold.end))
             if not put:
                 if not self._is_still_held(hold):
                     self.released.append((hold.seat.node, hold.start, hold.end))
@@ -217,7 +217,7 @@ class Ledger:
             others += [hold for number, hold in now.items() if before.get(number) is not hold]
             if others:
                 self.versions[node] = version + 1
-                self.shifted += [(hold.start, hold.end) for hold in others]
+                self.shifted += [(node, hold.start, hold.end) for hold in others]
             for number in before:
                 self._forget(number)
         self._cleared.clear()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from scheduler.planning import explain, helping, obstacles
 from scheduler.planning.admission import Admission
+from scheduler.planning.book import Need
 from scheduler.planning.footprint import Sizing
-from scheduler.planning.holds import Ask, union
+from scheduler.planning.holds import Ask
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.targets import Booked
 from scheduler.types import Help, NodeAnswer, Refusal
@@ -33,6 +33,8 @@ class _Known:
 
     ``since`` is the edge before its window began, or begins by now: what is free after it is the same
     until the next one. ``answers`` and ``ways`` are by node, each with the version of the node it is of.
+    ``told`` are the nodes on which it was found: what changes on another one is of no matter to a booking
+    that is alone with its model, unless that one comes before these now.
     """
 
     ask: Ask
@@ -40,14 +42,18 @@ class _Known:
     edition: int = -1
     is_stale: bool = True
     is_open: bool = False
+    is_alone: bool = False
+    told: set[int] = field(default_factory=set)
     begin: float = 0.0
     until: float = FOREVER
     near: tuple[int, ...] | None = None
+    most_free: int | None = None
     versions: NDArray[np.int64] | None = None
     first: Found = None
     longest: Found = None
     answers: dict[int, tuple[int, NodeAnswer]] = field(default_factory=dict)
     helps: tuple[Help, ...] = ()
+    tried: dict[Need, int | None] = field(default_factory=dict)
     ways: dict[int, tuple[object, obstacles.Found]] = field(default_factory=dict)
     in_the_way: frozenset[str] = frozenset()
     earliest: float | None = None
@@ -73,17 +79,46 @@ class Refusals:
         self._asked.clear()
         if altered is None:
             self._known.clear()
-        windows = union(admission.shifted) if self._known else []
-        admission.shifted.clear()
+        if not self._known:
+            admission.shifted.clear()
+            return
         # They are named as what holds the room, or is in the way.
         theirs = [hold for key in altered or () for hold in admission.of_booking(key)]
         self._altered.update(hold.seat.node for hold in theirs)
-        windows += [(hold.start, hold.end) for hold in theirs]
-        windows = union(windows)
-        ends = [end for _, end in windows]
+        windows = {*admission.shifted, *((hold.seat.node, hold.start, hold.end) for hold in theirs)}
+        admission.shifted.clear()
+        many = len({node for node, _, _ in windows}) > FEW_NODES
         for one in self._known.values():
-            after = bisect_left(ends, one.begin)
-            one.is_stale |= after < len(windows) and windows[after][0] <= one.until
+            if many:
+                one.is_stale = True
+            elif not one.is_stale:
+                there = {node for node, start, end in windows if start <= one.until and end >= one.begin}
+                one.is_stale = bool(there) and self._concern(admission, one, there)
+
+    def _concern(self, admission: Admission, known: _Known, nodes: set[int]) -> bool:
+        """Whether something else may be told of a booking for what changed on some nodes."""
+        start = max(known.ask.start, admission.at)
+        if not known.is_alone or not helping.is_alone(admission, known.ask, start):
+            return True
+        return not known.told.isdisjoint(nodes) or any(self._comes_before(admission, known, start, nodes))
+
+    def _comes_before(
+        self, admission: Admission, known: _Known, start: float, nodes: set[int]
+    ) -> Iterator[bool]:
+        """Whether one of some nodes is before those that are told of, in one respect after the other."""
+        book, need, end = admission.book, known.ask.need, known.ask.end
+        possible = book.possible(need)
+        if known.near and possible:
+            last = known.near[-1]
+            yield next(book.nearly(need, start, end, {last, *nodes})) != last
+        if (most := known.most_free) is not None:
+            yield book.most_free(need, start, end, {most, *nodes}) != most
+        if known.is_open:
+            lacking = [other for other, on in known.tried.items() if on is None]
+            open_ones = [node for node in nodes if book.open[node]]
+            yield any(book.room_on(node, other, start, end) for node in open_ones for other in lacking)
+            if possible:
+                yield self._opens(admission, known, start, nodes) != (known.first, known.longest)
 
     def edition(self, admission: Admission, ask: Ask) -> int:
         """Another number whenever something else may be found out about a booking."""
@@ -92,7 +127,9 @@ class Refusals:
         if known.is_stale or is_past:
             known.edition, known.is_stale, known.is_open = next(self._editions), False, False
             known.begin, known.until = max(ask.start, admission.at), ask.end
-            known.near = None
+            known.near = known.most_free = None
+            known.is_alone = helping.is_alone(admission, ask, known.begin)
+            known.told.clear()
             if ask.replicas > 1:
                 known.until = FOREVER
             for hold in admission.of_model(ask.model):
@@ -106,9 +143,19 @@ class Refusals:
         known, start = self._of(admission, ask), max(ask.start, admission.at)
         near = self._near(admission, known)
         found = explain.answers(admission, near, ask.need, start, ask.end, booked, known.answers)
+        known.told.update(admission.book.index[one.node] for one in found)
         more_from = (one.free_from.timestamp() for one in found if one.free_from)
         known.until = max((known.until, *more_from))
         return found
+
+    def most_free(self, admission: Admission, ask: Ask) -> int | None:
+        """The node that has most of what it takes."""
+        known = self._of(admission, ask)
+        if known.most_free is None:
+            start = max(ask.start, admission.at)
+            known.most_free = admission.book.most_free(ask.need, start, ask.end)
+            known.told.update(() if known.most_free is None else (known.most_free,))
+        return known.most_free
 
     def refusal(
         self, admission: Admission, ask: Ask, one: Booked, booked: Mapping[str, Booked], sizing: Sizing
@@ -122,7 +169,10 @@ class Refusals:
         if not known.is_open:
             known.is_open = True
             now = replace(ask, start=max(ask.start, admission.at))
-            known.helps = tuple(helping.helps(admission, now, one, sizing))
+            known.tried.clear()
+            tried = known.tried if known.is_alone else None
+            known.helps = tuple(helping.helps(admission, now, one, sizing, tried))
+            known.told.update(node for node in known.tried.values() if node is not None)
             if possible:
                 self._open(admission, known, now)
                 near = self._near(admission, known)
@@ -155,8 +205,8 @@ class Refusals:
     def _open(self, admission: Admission, known: _Known, now: Ask) -> None:
         """When it would fit, and how long it does."""
         seconds, start = known.ask.end - known.ask.start, now.start
-        stays = helping.stays_after(admission, now, start)
-        if now.replicas > 1 or admission.of_booking(now.key) or stays:
+        if not known.is_alone:
+            stays = helping.stays_after(admission, now, start)
             # What of its model it could share is tried as it is at the present.
             known.is_stale = True
             known.versions = known.first = known.longest = None
@@ -165,31 +215,36 @@ class Refusals:
             known.begin = min((known.begin, *(hold.start for hold in stays)))
             known.until = max((known.until, *(hold.end for hold in stays)))
         else:
-            self._open_alone(admission, known, start, seconds)
+            self._open_alone(admission, known, start)
         known.until = FOREVER if known.earliest is None else max(known.until, known.earliest + seconds)
         if known.earliest == start > known.ask.start:
             # It moves on with the present.
             known.is_stale, known.versions = True, None
 
-    def _open_alone(self, admission: Admission, known: _Known, start: float, seconds: float) -> None:
+    def _open_alone(self, admission: Admission, known: _Known, start: float) -> None:
         """The same for one replica that can share no stay: of nodes that are as they were, it is known."""
-        book, ask = admission.book, known.ask
         dirty: set[int] | None = None
         if known.versions is not None:
             dirty = set(np.flatnonzero(known.versions != admission.versions).tolist())
-        winners = {found[1] for found in (known.first, known.longest) if found}
-        if dirty is not None and len(dirty) <= FEW_NODES and not winners & dirty:
-            openings = book.openings(ask.need, start, dirty)
-            first, longest = openings.first(seconds), openings.longest()
-            known.first = min((one for one in (known.first, first) if one), default=None)
-            known.longest = max((one for one in (known.longest, longest) if one), default=None)
-        else:
-            openings = book.openings(ask.need, start)
-            known.first, known.longest = openings.first(seconds), openings.longest()
+            winners = {found[1] for found in (known.first, known.longest) if found}
+            dirty = None if len(dirty) > FEW_NODES or winners & dirty else dirty
+        known.first, known.longest = self._opens(admission, known, start, dirty)
+        known.told.update(found[1] for found in (known.first, known.longest) if found)
         known.versions = admission.versions.copy()
         known.earliest = known.first[0] if known.first else None
         until = known.longest[0] if known.longest else start
-        known.longest_until = until if start < until < ask.end else None
+        known.longest_until = until if start < until < known.ask.end else None
+
+    def _opens(
+        self, admission: Admission, known: _Known, start: float, nodes: set[int] | None
+    ) -> tuple[Found, Found]:
+        """On which node one replica has room first and longest, of all or of some and those known."""
+        openings = admission.book.openings(known.ask.need, start, nodes)
+        first, longest = openings.first(known.ask.end - known.ask.start), openings.longest()
+        if nodes is not None:
+            first = min((one for one in (known.first, first) if one), default=None)
+            longest = max((one for one in (known.longest, longest) if one), default=None)
+        return first, longest
 
 
 def _moment(seconds: float | None) -> datetime | None:

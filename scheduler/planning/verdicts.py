@@ -278,7 +278,8 @@ class Judge:
             refusal = refusals.refusal(admission, ask, one, booked, self.sizing)
         if refusal and possible:
             refusal = refusal.model_copy(update=_proof(self.proofs.get(ask.key)))
-        reason = explain.reason(admission, ask, got, booked, considered, depth is not Depth.BARE)
+        most_free = None if depth is Depth.BARE or not possible else refusals.most_free(admission, ask)
+        reason = explain.reason(admission, ask, got, booked, considered, most_free)
         broken = self.broken.get(ask.key)
         if broken is not None:
             update = {"code": broken.reason.code, "detail": broken.reason.detail}
