@@ -426,20 +426,20 @@ class Book:
         """
         first, _ = self.span(after, after)
         fit = self.fit(need)
-        pool = self.pool.rows(first)
+        pool = self.pool.rows(first).T
         nodes = self._lane_node[: self.lane_count]
         some, lanes = self._numbers(among)
         some, lanes = some[self.open[some]], lanes[self.open[nodes[lanes]]]
         whole = some[(fit.whole[some] > 0) & (fit.whole[some] <= self.pool_size[some])]
         opens = some[(fit.share[some] > 0) & (self.pool_size[some] > 0)]
         lanes = lanes[fit.share[nodes[lanes]] > 0]
-        free = [pool[:, whole] >= fit.whole[whole]]
+        free = [pool[whole] >= fit.whole[whole, None]]
         if fit.shares:
-            columns = self.lanes.rows(first)[:, lanes]
-            drawn = (columns < WHOLE) | (lanes < self.fixed) | (pool[:, nodes[lanes]] > 0)
-            free += [pool[:, opens] > 0, (columns >= fit.share[nodes[lanes]]) & drawn]
+            columns = self.lanes.rows(first).T[lanes]
+            drawn = (columns < WHOLE) | (lanes < self.fixed)[:, None] | (pool[nodes[lanes]] > 0)
+            free += [pool[opens] > 0, (columns >= fit.share[nodes[lanes], None]) & drawn]
         on = np.concatenate((whole, opens, nodes[lanes]))
-        return Openings(np.array([after, *self.edges[first + 1 :]]), np.hstack(free), on)
+        return Openings(np.array([after, *self.edges[first + 1 :]]), np.concatenate(free), on)
 
     # Taking and giving back
 

@@ -13,34 +13,38 @@ FOREVER = float("inf")
 
 @dataclass(frozen=True)
 class Openings:
-    """When a need would find room: ``free`` by instant and column, each column on the node in ``on``."""
+    """When a need would find room: ``free`` by column and instant, each column on the node in ``on``."""
 
     instants: NDArray[np.float64]
     free: NDArray[np.bool_]
     on: NDArray[np.intp]
 
     @cached_property
-    def _ends(self) -> NDArray[np.int32]:
-        """Until which instant, by its number, each column stays free from each instant on."""
-        rows = np.arange(len(self.instants), dtype=np.int32)[:, None]
-        ends = np.where(self.free, np.int32(len(self.instants)), rows)
-        np.minimum.accumulate(ends[::-1], axis=0, out=ends[::-1])
-        return ends
+    def _spells(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+        """When columns begin to be free and cease to be, and which; column by column."""
+        columns, count = self.free.shape
+        # one instant more at which none is free, and one before all
+        free = np.zeros(1 + columns * (count + 1), dtype=np.bool_)
+        free[1:].reshape(columns, count + 1)[:, :count] = self.free
+        turns = np.flatnonzero(free[1:] != free[:-1])
+        begins, ends = turns[::2], turns[1::2]
+        instants = np.append(self.instants, FOREVER)
+        return instants[begins % (count + 1)], instants[ends % (count + 1)], begins // (count + 1)
 
     def first(self, seconds: float) -> tuple[float, int] | None:
         """The first instant from which some node is free that long, and the node."""
-        if not self.free.size:
-            return None
-        needed = np.searchsorted(np.append(self.instants, FOREVER), self.instants + seconds)
-        found = np.flatnonzero(self._ends.max(axis=1) >= needed)
+        begins, ends, columns = self._spells
+        found = np.flatnonzero(ends >= begins + seconds)
         if not len(found):
             return None
-        return float(self.instants[found[0]]), int(self.on[self._ends[found[0]].argmax()])
+        best = found[begins[found].argmin()]
+        return float(begins[best]), int(self.on[columns[best]])
 
     def longest(self) -> tuple[float, int] | None:
         """Until when some node stays free from the first instant on, the longest there is, and the node."""
-        if not self.free.size or not self.free[0].any():
+        begins, ends, columns = self._spells
+        found = np.flatnonzero(begins == self.instants[0])
+        if not len(found):
             return None
-        best = int(self._ends[0].argmax())
-        until = int(self._ends[0, best])
-        return float(self.instants[until]) if until < len(self.instants) else FOREVER, int(self.on[best])
+        best = found[ends[found].argmax()]
+        return float(ends[best]), int(self.on[columns[best]])

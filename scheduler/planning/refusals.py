@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -16,6 +16,7 @@ from scheduler.planning.admission import Admission
 from scheduler.planning.book import Need
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.holds import Ask
+from scheduler.planning.ledger import Released
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.targets import Booked
 from scheduler.types import Help, NodeAnswer, Refusal
@@ -92,33 +93,37 @@ class Refusals:
             if many:
                 one.is_stale = True
             elif not one.is_stale:
-                there = {node for node, start, end in windows if start <= one.until and end >= one.begin}
+                there = [window for window in windows if window[1] <= one.until and window[2] >= one.begin]
                 one.is_stale = bool(there) and self._concern(admission, one, there)
 
-    def _concern(self, admission: Admission, known: _Known, nodes: set[int]) -> bool:
-        """Whether something else may be told of a booking for what changed on some nodes."""
-        start = max(known.ask.start, admission.at)
-        if not known.is_alone or not helping.is_alone(admission, known.ask, start):
+    def _concern(self, admission: Admission, known: _Known, changes: Iterable[Released]) -> bool:
+        """Whether something else may be told of a booking for what is otherwise on some nodes."""
+        ask, start, nodes = known.ask, max(known.ask.start, admission.at), {node for node, _, _ in changes}
+        if not known.is_alone or not helping.is_alone(admission, ask, start):
             return True
-        return not known.told.isdisjoint(nodes) or any(self._comes_before(admission, known, start, nodes))
+        if not known.told.isdisjoint(nodes):
+            return True
+        during = {node for node, begin, _ in changes if begin < ask.end}
+        if during and any(self._comes_before(admission, known, start, during)):
+            return True
+        if not known.is_open or not admission.book.possible(ask.need):
+            return False
+        return self._opens(admission, known, start, nodes) != (known.first, known.longest)
 
     def _comes_before(
         self, admission: Admission, known: _Known, start: float, nodes: set[int]
     ) -> Iterator[bool]:
         """Whether one of some nodes is before those that are told of, in one respect after the other."""
         book, need, end = admission.book, known.ask.need, known.ask.end
-        possible = book.possible(need)
-        if known.near and possible:
+        if known.near and book.possible(need):
             last = known.near[-1]
             yield next(book.nearly(need, start, end, {last, *nodes})) != last
         if (most := known.most_free) is not None:
             yield book.most_free(need, start, end, {most, *nodes}) != most
-        if known.is_open:
-            lacking = [other for other, on in known.tried.items() if on is None]
-            open_ones = [node for node in nodes if book.open[node]]
-            yield any(book.room_on(node, other, start, end) for node in open_ones for other in lacking)
-            if possible:
-                yield self._opens(admission, known, start, nodes) != (known.first, known.longest)
+        lacking = [other for other, on in known.tried.items() if on is None]
+        for node in nodes:
+            if book.open[node]:
+                yield any(book.room_on(node, other, start, end) for other in lacking)
 
     def edition(self, admission: Admission, ask: Ask) -> int:
         """Another number whenever something else may be found out about a booking."""
