@@ -23,14 +23,25 @@ from scheduler.types import Deployment, Placement, Step
 
 @dataclass(frozen=True)
 class Schedule:
-    """What must run now, and how what comes later gets there; ``loadings`` by number of their hold."""
+    """What must run now, and how what comes later gets there; ``loadings`` by number of their hold.
+
+    ``placed`` are the placements for each booking, but for those that are ``lingering``.
+    """
 
     placements: tuple[Placement, ...]
+    placed: Mapping[str, Mapping[Identity, Placement]]
+    lingering: tuple[Placement, ...]
     loadings: Mapping[int, Loading]
     steps: tuple[Step, ...]
     next_boundary: float | None
     changed: frozenset[str] = frozenset()
     """The bookings of which a placement or a loading is another than the last time."""
+
+    def placements_of(self, key: str) -> list[Placement]:
+        """Those of a booking, in order."""
+        found = list(self.placed[key].values()) if key in self.placed else []
+        found += (one for one in self.lingering if key in one.target.reservations)
+        return sorted(found, key=_identity) if len(found) > 1 else found
 
 
 _Begin = tuple[float, tuple[object, ...], int, float, Hold]
@@ -58,6 +69,8 @@ class Timetable:
         self._until = FOREVER
         self._identities: list[Identity] = []
         self._placements: dict[Identity, Placement] = {}
+        self._placed_for: defaultdict[str, dict[Identity, Placement]] = defaultdict(dict)
+        self._lingering: tuple[Placement, ...] = ()
 
     def schedule(
         self,
@@ -113,6 +126,8 @@ class Timetable:
         self._basis, self._kept_for = basis, lingers.kept_for
         if not unchanged or not self._agenda.keys.isdisjoint(altered or ()):
             self._agenda.note(admission, booked, self._active, loadings, lingers.kept_for.union(self._early))
+        changed.update(key for one in self._lingering + lingers.placements for key in one.target.reservations)
+        self._lingering = lingers.placements
         changed |= _keys_of_others(self._told, loadings)
         if altered:
             late = (one for one in loadings.values() if not altered.isdisjoint(one.behind))
@@ -124,6 +139,8 @@ class Timetable:
         instants += edges
         return Schedule(
             placements=tuple(sorted(placements, key=_identity) if lingering else placements),
+            placed=self._placed_for,
+            lingering=lingers.placements,
             loadings=loadings,
             steps=self._agenda.steps,
             next_boundary=min((instant for instant in instants if instant > now), default=None),
@@ -276,13 +293,20 @@ class Timetable:
         """Tell one placement in the place of another; returns the keys of their bookings."""
         keys: set[str] = set()
         if before is not None:
-            keys.update(before.placement.target.reservations)
             identity = before.placement.identity
             del self._identities[bisect_left(self._identities, identity)], self._placements[identity]
+            for key in before.placement.target.reservations:
+                keys.add(key)
+                del self._placed_for[key][identity]
+                if not self._placed_for[key]:
+                    del self._placed_for[key]
         if placed is not None:
-            keys.update(placed.placement.target.reservations)
-            insort(self._identities, placed.placement.identity)
-            self._placements[placed.placement.identity] = placed.placement
+            identity = placed.placement.identity
+            insort(self._identities, identity)
+            self._placements[identity] = placed.placement
+            for key in placed.placement.target.reservations:
+                keys.add(key)
+                self._placed_for[key][identity] = placed.placement
         return keys
 
 

@@ -62,6 +62,8 @@ class Sayings:
         self.at = FOREVER
         self.unmet: frozenset[str] = frozenset()
         self.beyond: frozenset[str] = frozenset()
+        self.bare: set[str] = set()
+        """Those who have nothing, and of whom no more is told than that there is no room."""
         self._told: dict[str, tuple[tuple[object, ...], tuple[object, ...], Verdict]] = {}
 
     def recall(self, key: str, objects: tuple[object, ...], facts: tuple[object, ...]) -> Verdict | None:
@@ -123,34 +125,31 @@ class Judge:
             altered: the bookings that are others than the last time, in any way; None where that is unknown.
         """
         sayings, now = self.sayings, self.admission.at
-        placements: dict[str, list[Placement]] = {}
+        if altered is None or now < sayings.at:
+            concerned = set(wishes.names)
+            sayings.bare.clear()
+        else:
+            concerned = {*altered, *self.schedule.changed, *sayings.beyond, *self.beyond}
+            concerned |= sayings.unmet - self.unmet | wishes.begun_since(sayings.at)
+            sayings.bare &= self.unmet - concerned - self.broken.keys()
         loadings: dict[str, list[Loading]] = {}
-        concerned = set(wishes.names)
-        if altered is not None and sayings.at <= now:
-            concerned = {*altered, *self.schedule.changed, *sayings.unmet, *sayings.beyond, *self.beyond}
-            concerned |= self.unmet | wishes.begun_since(sayings.at)
-        for placement in self.schedule.placements:
-            for key in placement.target.reservations:
-                if key in concerned:
-                    placements.setdefault(key, []).append(placement)
         for loading in self.schedule.loadings.values():
             for key in loading.hold.keys:
                 loadings.setdefault(key, []).append(loading)
-        self._explain(wishes, placements)
+        self._explain(wishes)
         for name in concerned - self.unmet:
             one = wishes.one(name)
             if one is None:
                 continue
             key = one.reservation.key
             if key in self.unmet and isinstance(one, Booked):
-                sayings.verdicts[name] = self._unmet(one, placements.get(key, []), Depth.BARE)
+                sayings.verdicts[name] = self._unmet(one, Depth.BARE)
             else:
-                there = placements.get(key, []), loadings.get(key, [])
-                sayings.verdicts[name] = self._met(one, *there, at)
+                sayings.verdicts[name] = self._met(one, loadings.get(key, []), at)
         sayings.at, sayings.unmet, sayings.beyond = now, self.unmet, self.beyond
         return tuple(map(sayings.verdicts.__getitem__, wishes.names))
 
-    def _explain(self, wishes: Wishes, placements: Mapping[str, list[Placement]]) -> None:
+    def _explain(self, wishes: Wishes) -> None:
         """The verdicts on those who did not get all they asked for."""
         nodes, edges = max(len(self.admission.book.nodes), 1), max(len(wishes.edges), 1)
         explained = max(5, min(MAX_EXPLAINED, CELLS // (nodes * edges)))
@@ -160,19 +159,31 @@ class Judge:
         # so somebody who has just booked, or asks what if, hears all
         for ask in sorted(asks, key=_is_not(max(asks, key=_booked, default=None))):
             depth = Depth.WHOLE if explained > 0 else Depth.FIGURES
-            depth = depth if explained > -MAX_FIGURES else Depth.BARE
-            verdict = self._unmet(self.booked[ask.key], placements.get(ask.key, []), depth)
-            self.sayings.verdicts[ask.key] = verdict
+            if explained <= -MAX_FIGURES:
+                self._tell_barely(ask)
+                continue
+            verdict = self.sayings.verdicts[ask.key] = self._unmet(self.booked[ask.key], depth)
+            self.sayings.bare.discard(ask.key)
             explained -= depth is not Depth.WHOLE or verdict.refusal is not None
+
+    def _tell_barely(self, ask: Ask) -> None:
+        """That there is no room; where it has nothing, that is the same until something of it is another."""
+        key, admission, bare = ask.key, self.admission, self.sayings.bare
+        if key in bare:
+            return
+        self.sayings.verdicts[key] = self._unmet(self.booked[key], Depth.BARE)
+        has_any = key in self.broken or admission.of_booking(key)
+        if not has_any and admission.book.possible(ask.need):
+            bare.add(key)
 
     def _met(
         self,
         one: Booked | Refused,
-        placements: list[Placement],
         loadings: list[Loading],
         at: datetime,
     ) -> Verdict:
         key = one.reservation.key
+        placements = self.schedule.placements_of(key)
         if isinstance(one, Booked) and key in self.beyond:
             return self._far(one)
         if isinstance(one, Booked) and one.reservation.start <= at:
@@ -187,8 +198,9 @@ class Judge:
             return say(one.reservation, VerdictState.COMING, reason, one)
         return self._not_met(ask_of(one), one, 0, (), Depth.BARE)
 
-    def _unmet(self, one: Booked, placements: list[Placement], depth: Depth) -> Verdict:
+    def _unmet(self, one: Booked, depth: Depth) -> Verdict:
         key, admission = one.reservation.key, self.admission
+        placements = self.schedule.placements_of(key)
         ask, opinion, broken = admission.asks[key], self.proofs.get(key), self.broken.get(key)
         got, nodes = admission.covered(ask), tuple(dict.fromkeys(one.node for one in placements))
         objects: tuple[object, ...] = (one, ask, opinion)
