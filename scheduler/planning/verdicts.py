@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -43,6 +43,9 @@ MAX_EXPLAINED = 50
 """So many refusals are explained whole: the one that was booked last, and the nearest."""
 MAX_FIGURES = 50
 """Of so many more is told which node comes nearest."""
+
+_Named = Iterable[tuple[str, Booked | Refused]]
+"""Reservations, each after the name that it is known by."""
 
 
 class Depth(IntEnum):
@@ -126,20 +129,20 @@ class Judge:
         """
         sayings, now = self.sayings, self.admission.at
         if altered is None or now < sayings.at:
-            concerned = set(wishes.names)
+            concerned: _Named = zip(wishes.names, wishes.resolved, strict=True)
             sayings.bare.clear()
         else:
-            concerned = {*altered, *self.schedule.changed, *sayings.beyond, *self.beyond}
-            concerned |= sayings.unmet - self.unmet | wishes.begun_since(sayings.at)
-            sayings.bare &= self.unmet - concerned - self.broken.keys()
+            names = {*altered, *self.schedule.changed, *sayings.beyond, *self.beyond}
+            names |= sayings.unmet - self.unmet | wishes.begun_since(sayings.at)
+            sayings.bare &= self.unmet - names - self.broken.keys()
+            concerned = [(name, one) for name in names if (one := wishes.one(name)) is not None]
         loadings: dict[str, list[Loading]] = {}
         for loading in self.schedule.loadings.values():
             for key in loading.hold.keys:
                 loadings.setdefault(key, []).append(loading)
         self._explain(wishes)
-        for name in concerned - self.unmet:
-            one = wishes.one(name)
-            if one is None:
+        for name, one in concerned:
+            if name in self.unmet:
                 continue
             key = one.reservation.key
             if key in self.unmet and isinstance(one, Booked):
@@ -158,10 +161,10 @@ class Judge:
         asks = sorted((self.admission.asks[key] for key in self.unmet), key=_start)
         # so somebody who has just booked, or asks what if, hears all
         for ask in sorted(asks, key=_is_not(max(asks, key=_booked, default=None))):
-            depth = Depth.WHOLE if explained > 0 else Depth.FIGURES
             if explained <= -MAX_FIGURES:
                 self._tell_barely(ask)
                 continue
+            depth = Depth.WHOLE if explained > 0 else Depth.FIGURES
             verdict = self.sayings.verdicts[ask.key] = self._unmet(self.booked[ask.key], depth)
             self.sayings.bare.discard(ask.key)
             explained -= depth is not Depth.WHOLE or verdict.refusal is not None
@@ -176,12 +179,7 @@ class Judge:
         if not has_any and admission.book.possible(ask.need):
             bare.add(key)
 
-    def _met(
-        self,
-        one: Booked | Refused,
-        loadings: list[Loading],
-        at: datetime,
-    ) -> Verdict:
+    def _met(self, one: Booked | Refused, loadings: list[Loading], at: datetime) -> Verdict:
         key = one.reservation.key
         placements = self.schedule.placements_of(key)
         if isinstance(one, Booked) and key in self.beyond:
