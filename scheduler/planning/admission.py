@@ -36,7 +36,7 @@ class Admission(Clearing):
         self, book: Book, at: float = 0.0, at_hand: Mapping[str, Sequence[int]] | None = None
     ) -> None:
         super().__init__(book, at)
-        self.at_hand = at_hand or {}
+        self.at_hand: dict[str, Sequence[int]] = dict(at_hand or {})
 
     # What is asked from outside
 

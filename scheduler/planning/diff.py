@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from scheduler.planning.running import Identity
 from scheduler.types import (
@@ -18,15 +18,32 @@ from scheduler.types import (
 
 
 class Differences:
-    """Compares what shall run with what runs; what was found alike the last time is not compared again."""
+    """Compares what shall run with what runs, where one of them is another than the last time."""
 
     def __init__(self) -> None:
-        self._alike: dict[Identity, tuple[Placement, Deployment]] = {}
+        self._unlike: set[Identity] = set()
+
+    def going(
+        self,
+        wanted: Mapping[Identity, Placement],
+        running: Mapping[Identity, Deployment],
+        others: Iterable[Identity],
+    ) -> list[Deployment]:
+        """What runs and shall not.
+
+        Args:
+            wanted: what shall run, by model key and node.
+            running: what was observed of ours.
+            others: the identities of what is another than the last time in one of both, came or went.
+        """
+        self._unlike.update(others)
+        return [running[one] for one in sorted(self._unlike) if one in running and one not in wanted]
 
     def actions(
         self,
         wanted: Mapping[Identity, Placement],
         running: Mapping[Identity, Deployment],
+        going: Iterable[Deployment],
         booked: Collection[str],
         directory: Directory,
         observed: Observed,
@@ -36,11 +53,16 @@ class Differences:
         Args:
             wanted: what shall run, by model key and node.
             running: what was observed of ours.
+            going: what of that shall not run.
             booked: keys of the models that are wanted, placed or not: tells an end from a displacement.
         """
-        going = [one for identity, one in running.items() if identity not in wanted]
         actions = [_undeploy(one, wanted, booked, running, observed) for one in going]
-        actions += self._changes(wanted, running)
+        for identity in self._unlike & wanted.keys():
+            there = running.get(identity)
+            action = _change(wanted[identity], there) if there else _deploy(wanted[identity])
+            if action is not None:
+                actions.append(action)
+        self._unlike = {(one.model.key, one.node) for one in actions if one.model and one.node}
         if observed.directory_version is None:
             actions.append(Action(kind=ActionKind.ROUTE, reason=Reason(code=ReasonCode.GATEWAY_MISSING)))
         elif observed.directory_version != directory.version:
@@ -50,23 +72,6 @@ class Differences:
             sorted(actions, key=lambda a: (order.index(a.kind), a.model.key if a.model else "", a.node or ""))
         )
 
-    def _changes(
-        self, wanted: Mapping[Identity, Placement], running: Mapping[Identity, Deployment]
-    ) -> list[Action]:
-        """What is deployed, or another than it runs."""
-        before, alike = self._alike, dict[Identity, tuple[Placement, Deployment]]()
-        actions = []
-        for identity, placement in wanted.items():
-            there, known = running.get(identity), before.get(identity)
-            if known is not None and known[0] is placement and known[1] is there:
-                alike[identity] = known
-            elif action := _deploy(placement) if there is None else _change(placement, there):
-                actions.append(action)
-            elif there is not None:
-                alike[identity] = (placement, there)
-        self._alike = alike
-        return actions
-
 
 def _undeploy(
     deployment: Deployment,
@@ -75,7 +80,7 @@ def _undeploy(
     running: Mapping[Identity, Deployment],
     observed: Observed,
 ) -> Action:
-    elsewhere = [one for one in wanted.values() if one.target.model.key == deployment.model.key]
+    elsewhere = [one for identity, one in wanted.items() if identity[0] == deployment.model.key]
     gaining = [one.node for one in elsewhere if one.replicas > _replicas(running.get(one.identity))]
     node = observed.cluster.named(deployment.node)
     if deployment.model.key not in booked:

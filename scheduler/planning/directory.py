@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from calendars.reservation import Reservation
-from scheduler.planning.running import Identity, differing
+from scheduler.planning.running import Identity
 from scheduler.planning.targets import Booked
 from scheduler.planning.upcoming import same
 from scheduler.types import Announcement, Directory, Placement, Route, Verdict, VerdictState
@@ -21,7 +21,6 @@ class Signpost:
 
     def __init__(self) -> None:
         self._told = Directory()
-        self._placed: Mapping[Identity, Placement] = {}
         self._nodes_of: defaultdict[str, dict[str, Placement]] = defaultdict(dict)
         """Where a model is placed, by its key and the name of the node."""
         self._routes: dict[str, Route] = {}
@@ -30,6 +29,7 @@ class Signpost:
     def directory(
         self,
         placed: Mapping[Identity, Placement],
+        others: Collection[Identity],
         verdicts: Iterable[Verdict],
         booked: Mapping[str, Booked],
         given: Mapping[str, Reservation],
@@ -39,11 +39,11 @@ class Signpost:
 
         Args:
             placed: what shall run, by model key and node.
+            others: the identities of what of it is another than the last time, came or went.
             verdicts: in the order of their starts.
             given: everything that was read, by key, with what has ended: a model that lingers is no less
                 private than it was.
         """
-        others = differing(self._placed, placed)
         for model in self._take_in(others, placed):
             self._route(model, given)
         self._announced = {one.event: self._announce(one, booked) for one in _nearest(verdicts, booked, at)}
@@ -55,7 +55,6 @@ class Signpost:
 
     def _take_in(self, others: Iterable[Identity], placed: Mapping[Identity, Placement]) -> set[str]:
         """Note what is placed otherwise than before; returns the keys of the models."""
-        self._placed = placed
         for model, node in others:
             self._nodes_of[model].pop(node, None)
             if (one := placed.get((model, node))) is not None:

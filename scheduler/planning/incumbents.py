@@ -17,7 +17,7 @@ from scheduler.planning.book import Need, units_on
 from scheduler.planning.footprint import SHARE_STEPS
 from scheduler.planning.holds import Ask, alike, runs_with, shared, union
 from scheduler.planning.ledger import Released
-from scheduler.planning.running import Identity, differing
+from scheduler.planning.running import Identity
 from scheduler.types import Deployment, Stay
 
 
@@ -81,8 +81,7 @@ class Incumbents:
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._deployments: Mapping[Identity, Deployment] = {}
-        self._minimum = 0.0
+        self._minimum_seconds = 0.0
         self._runs: dict[Identity, _Runs] = {}
         self._left: Counter[Identity] = Counter()
         self._promised: Counter[str] = Counter()
@@ -96,7 +95,8 @@ class Incumbents:
         self,
         changed: Collection[str],
         stays: Mapping[str, tuple[Stay, ...]],
-        deployments: Mapping[Identity, Deployment],
+        running: Mapping[Identity, Deployment],
+        others: Collection[Identity],
         minimum_service_seconds: float,
         turned: Collection[str] = (),
     ) -> set[str]:
@@ -105,13 +105,18 @@ class Incumbents:
         Args:
             changed: keys of the bookings that are others than they were, came or went.
             stays: what was promised, by the name of the node.
-            deployments: what runs.
+            running: what runs.
+            others: the identities of what of it is another than at the last ``update``, came or went.
             minimum_service_seconds: how long it may not be displaced.
             turned: keys of those that were refused, for whom what runs is not kept.
 
         Returns: the keys of the bookings of which something was held, or is now, where things changed.
         """
-        names = self._dirty(changed, stays, self._observe(deployments, minimum_service_seconds))
+        if minimum_service_seconds != self._minimum_seconds:
+            self._minimum_seconds, others = minimum_service_seconds, running.keys() | others
+        for one in others:
+            self._note_running(one, running.get(one))
+        names = self._dirty(changed, stays, others)
         touched: set[str] = set()
         parts: list[_Part] = []
         for name in sorted(names):
@@ -144,27 +149,21 @@ class Incumbents:
 
     # Which nodes are concerned
 
-    def _observe(self, deployments: Mapping[Identity, Deployment], minimum: float) -> set[Identity]:
-        """Take in what runs now; returns the identities of what does otherwise than before."""
-        others = differing(self._deployments, deployments)
-        if minimum != self._minimum:
-            others |= deployments.keys()
-        self._deployments, self._minimum = deployments, minimum
-        nodes, index, needs = self._admission.book.nodes, self._admission.book.index, self._admission.running
-        for model, name in others:
-            self._runs.pop((model, name), None)
-            number, one = index.get(name), deployments.get((model, name))
-            if number is not None:
-                needs.pop((model, number), None)
-            if one is None:
-                continue
-            node = None if number is None else nodes[number]
-            takes = _units(one, node) if node and node.devices else None
-            kept = one.since.timestamp() + minimum if one.since is not None else 0.0
-            self._runs[model, name] = runs = _Runs(one.replicas, runs_with(one), takes, kept)
-            if number is not None:
-                needs[model, number] = runs.need
-        return others
+    def _note_running(self, identity: Identity, one: Deployment | None) -> None:
+        book, needs = self._admission.book, self._admission.running
+        model, name = identity
+        number = book.index.get(name)
+        self._runs.pop(identity, None)
+        if number is not None:
+            needs.pop((model, number), None)
+        if one is None:
+            return
+        node = None if number is None else book.nodes[number]
+        takes = _units(one, node) if node and node.devices else None
+        kept = one.since.timestamp() + self._minimum_seconds if one.since is not None else 0.0
+        self._runs[identity] = _Runs(one.replicas, runs_with(one), takes, kept)
+        if number is not None:
+            needs[model, number] = self._runs[identity].need
 
     def _dirty(
         self, changed: Collection[str], stays: Mapping[str, tuple[Stay, ...]], running: Iterable[Identity]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
 from operator import attrgetter, itemgetter
@@ -29,7 +29,7 @@ from scheduler.planning.running import Identity, Running
 from scheduler.planning.schedule import Timetable
 from scheduler.planning.verdicts import Sayings
 from scheduler.planning.wishes import Wishes
-from scheduler.types import Broken, Deployment, Promises, Stay, Turned
+from scheduler.types import Broken, Promises, Stay, Turned
 
 SPARE_EDGES = 2_000
 """Instants at which nothing begins or ends any more that a book may be left with."""
@@ -46,9 +46,12 @@ class Memory:
     """The workings of the last plan, which the next one begins with. For one thread at a time."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with nothing."""
         self.wishes = Wishes()
         self.running = Running()
-        self.differences = Differences()
         self._standing: Standing | None = None
 
     def standing(self, cluster: Cluster, now: float) -> Standing:
@@ -69,6 +72,10 @@ class Standing:
         self.timetable = Timetable()
         self.sayings = Sayings()
         self.signpost = Signpost()
+        self.differences = Differences()
+        self.running = Running()
+        self.others: Collection[Identity] = ()
+        """What of it runs otherwise than in the last plan of this book."""
         self._incumbents = Incumbents(self.admission)
         self._capacity = _capacity(cluster)
         self._is_new = True
@@ -80,8 +87,6 @@ class Standing:
         self._stays_in_order: list[Stay] = []
         self._shown: dict[int, list[_Told]] = {}
         self._on_disk: frozenset[Identity] = frozenset()
-        self._running: Mapping[Identity, Deployment] = {}
-        self._at_hand: dict[str, list[int]] = {}
         self._digests: dict[str, tuple[Ask, object, str, str]] = {}
 
     def serves(self, cluster: Cluster, now: float, edges: Collection[float]) -> bool:
@@ -94,14 +99,29 @@ class Standing:
         self.cluster = cluster
         return True
 
+    def observe(self, running: Running, on_disk: frozenset[Identity]) -> None:
+        """Take in what runs, and on which nodes the weights of models are."""
+        self.running = running
+        self.others = running.by_identity.keys() if self._is_new else running.changed
+        models = {model for model, _ in self.others}
+        if on_disk != self._on_disk:
+            models |= {model for model, _ in on_disk ^ self._on_disk}
+            self._on_disk = on_disk
+        nodes_of: defaultdict[str, set[str]] = defaultdict(set)
+        for model, node in on_disk:
+            if model in models:
+                nodes_of[model].add(node)
+        index, at_hand = self.admission.book.index, self.admission.at_hand
+        for model in models:
+            nodes = sorted(nodes_of[model].union(running.nodes_of(model)) & index.keys())
+            at_hand[model] = [index[node] for node in nodes]
+
     def admit(
         self,
         asks: dict[str, Ask],
         changed: Collection[str],
         previous: Promises,
-        running: Mapping[Identity, Deployment],
         minimum_service_seconds: float,
-        at_hand: Mapping[str, Sequence[int]],
     ) -> None:
         """Hold what was promised and what runs, then admit what else can be.
 
@@ -111,7 +131,7 @@ class Standing:
             minimum_service_seconds: how long what runs may not be displaced.
         """
         admission = self.admission
-        admission.asks, admission.at_hand = asks, at_hand
+        admission.asks = asks
         fresh = asks.keys() if self._is_new else asks.keys() & changed
         # of what is gone, too: it only bounds what is looked at
         admission.longest_lead = max((admission.longest_lead, *(asks[key].lead for key in fresh)))
@@ -123,7 +143,12 @@ class Standing:
             self._unmet, self._is_new = set(asks), False
         turned = {one.event: one for one in previous.refused if one.event in asks}
         concerned |= self._incumbents.update(
-            changed, self._grouped(previous.stays), running, minimum_service_seconds, turned
+            changed,
+            self._grouped(previous.stays),
+            self.running.by_identity,
+            self.others,
+            minimum_service_seconds,
+            turned,
         )
         admission.changed.clear()
         self._look_at(concerned)
@@ -137,19 +162,6 @@ class Standing:
         else:
             admission.robbed = frozenset(key for key in self._unmet if self.promised_on(key))
         admission.admit_all([asks[key] for key in self._unmet], before, self._incumbents.released())
-
-    def at_hand(
-        self, on_disk: frozenset[Identity], running: Mapping[Identity, Deployment]
-    ) -> Mapping[str, Sequence[int]]:
-        """The nodes, by number, that have a model's weights on disk or run it."""
-        is_same = on_disk == self._on_disk and running.keys() == self._running.keys()
-        self._on_disk, self._running = on_disk, running
-        if not is_same:
-            self._at_hand = {}
-            for model, node in sorted(on_disk.union(running)):
-                if (number := self.admission.book.index.get(node)) is not None:
-                    self._at_hand.setdefault(model, []).append(number)
-        return self._at_hand
 
     def promised_on(self, key: str) -> set[str]:
         """The nodes on which something was promised to a booking before this plan."""

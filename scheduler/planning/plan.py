@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -16,7 +16,6 @@ from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Ask
 from scheduler.planning.lingering import may_linger
 from scheduler.planning.memory import Memory, Standing
-from scheduler.planning.running import Identity
 from scheduler.planning.targets import Booked
 from scheduler.planning.verdicts import Judge, misunderstood
 from scheduler.planning.wishes import Basis, Wishes, need_of
@@ -30,7 +29,6 @@ from scheduler.types import (
     DeploymentStatus,
     Drift,
     Observed,
-    Placement,
     Plan,
     Promises,
     Reason,
@@ -108,8 +106,18 @@ def decide(
     Args:
         memory: of the plans before; the plan is the same with and without, but sooner made with it.
     """
-    readings = tuple(readings)
     memory = memory or Memory()
+    try:
+        return _decide(tuple(readings), observed, at, known, memory)
+    except BaseException:
+        # it has taken in what this plan did not act upon
+        memory.forget()
+        raise
+
+
+def _decide(
+    readings: tuple[Reading, ...], observed: Observed, at: datetime, known: Known, memory: Memory
+) -> Decision:
     now, policy, wishes = at.timestamp(), known.policy, memory.wishes
     basis = Basis(known.catalog, known.checkpoints, known.loads, known.rules)
     memory.running.update(observed.deployments)
@@ -117,19 +125,13 @@ def decide(
     booked, running = wishes.booked, memory.running.by_identity
     standing = memory.standing(observed.cluster, now)
     admission = standing.admission
-    standing.admit(
-        wishes.asks,
-        changed,
-        known.previous,
-        running,
-        policy.minimum_service_seconds,
-        standing.at_hand(known.loads.on_disk, running),
-    )
+    standing.observe(memory.running, known.loads.on_disk)
+    standing.admit(wishes.asks, changed, known.previous, policy.minimum_service_seconds)
     questions, proofs = _second_opinions(admission, standing.unmet(), known)
 
     lingering = may_linger(running.values(), wishes.given, now, policy.linger_seconds)
     scheduled = standing.timetable.schedule(
-        admission, booked, running, known.loads, lingering, wishes.edges, wishes.altered
+        admission, booked, running, standing.others, known.loads, lingering, wishes.edges, wishes.altered
     )
     broken = _broken(standing, known.previous, booked, at)
     judge = Judge(
@@ -152,10 +154,11 @@ def decide(
             if one.end is None or one.end > at
         ),
     )
-    placed = {one.identity: one for one in scheduled.placements}
-    told = standing.signpost.directory(placed, verdicts, booked, wishes.given, at)
-    wanted = _wanted(placed, running, wishes, admission)
-    actions = memory.differences.actions(placed, running, wanted, told, observed)
+    placed, differences = scheduled.by_identity, standing.differences
+    told = standing.signpost.directory(placed, scheduled.others, verdicts, booked, wishes.given, at)
+    going = differences.going(placed, running, scheduled.others.union(standing.others))
+    wanted = _wanted(going, wishes, admission)
+    actions = differences.actions(placed, running, going, wanted, told, observed)
     boundary = scheduled.next_boundary
     plan = Plan(
         at=at,
@@ -174,18 +177,12 @@ def decide(
     return Decision(plan, questions)
 
 
-def _wanted(
-    placed: Mapping[Identity, Placement],
-    running: Mapping[Identity, Deployment],
-    wishes: Wishes,
-    admission: Admission,
-) -> frozenset[str]:
+def _wanted(going: Collection[Deployment], wishes: Wishes, admission: Admission) -> frozenset[str]:
     """Of the models of which something has to go, those that some booking has, or loses by it."""
-    going = [identity for identity in running if identity not in placed]
     if not going:
         return frozenset()
-    models = {model for model, _ in going}
-    had = {key for identity in going for key in running[identity].reservations}
+    models = {one.model.key for one in going}
+    had = {key for one in going for key in one.reservations}
     asks = (
         ask for ask in wishes.asks.values() if ask.model in models and ask.start - ask.lead <= admission.at
     )

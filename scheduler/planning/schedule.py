@@ -15,7 +15,7 @@ from scheduler.planning.holds import Hold, alike, runs_with
 from scheduler.planning.lingering import linger
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.placing import Placed, placed_on
-from scheduler.planning.running import Identity, differing
+from scheduler.planning.running import Identity
 from scheduler.planning.targets import Booked
 from scheduler.planning.upcoming import MAX_STEPS, Active, Agenda, Loading, Place, same
 from scheduler.types import Deployment, Placement, Step
@@ -25,17 +25,20 @@ from scheduler.types import Deployment, Placement, Step
 class Schedule:
     """What must run now, and how what comes later gets there; ``loadings`` by number of their hold.
 
-    ``placed`` are the placements for each booking, but for those that are ``lingering``.
+    ``others`` are the identities of placements that are others than the last time, came or went, ``placed``
+    the placements for each booking, but for those that are ``lingering``. ``changed`` are the bookings of
+    which a placement or a loading is another.
     """
 
     placements: tuple[Placement, ...]
+    by_identity: Mapping[Identity, Placement]
+    others: frozenset[Identity]
     placed: Mapping[str, Mapping[Identity, Placement]]
     lingering: tuple[Placement, ...]
     loadings: Mapping[int, Loading]
     steps: tuple[Step, ...]
     next_boundary: float | None
-    changed: frozenset[str] = frozenset()
-    """The bookings of which a placement or a loading is another than the last time."""
+    changed: frozenset[str]
 
     def placements_of(self, key: str) -> list[Placement]:
         """Those of a booking, in order."""
@@ -63,12 +66,12 @@ class Timetable:
         self._basis: tuple[object, ...] = ()
         self._early: dict[int, Hold] = {}
         self._kept_for: frozenset[int] = frozenset()
-        self._running: Mapping[Identity, Deployment] = {}
         self._dirty: set[Place] = set()
         self._placed: dict[Place, Placed] = {}
         self._until = FOREVER
         self._identities: list[Identity] = []
-        self._placements: dict[Identity, Placement] = {}
+        self._in_order: list[Placement] = []
+        self._swapped: set[Identity] = set()
         self._placed_for: defaultdict[str, dict[Identity, Placement]] = defaultdict(dict)
         self._lingering: tuple[Placement, ...] = ()
 
@@ -77,6 +80,7 @@ class Timetable:
         admission: Admission,
         booked: Mapping[str, Booked],
         running: Mapping[Identity, Deployment],
+        others: Iterable[Identity],
         loads: Loads,
         lingering: Mapping[Identity, float],
         edges: Iterable[float],
@@ -90,6 +94,7 @@ class Timetable:
         Args:
             booked: by key, all that something may be held for.
             running: by model key and node.
+            others: the identities of what of it is another than the last time, came or went.
             lingering: by model key and node, until when what runs may stay though its bookings ended.
             edges: when bookings start or end.
             altered: the bookings that are others than the last time, in any way; None where that is unknown.
@@ -110,11 +115,10 @@ class Timetable:
             else:
                 loadings[hold.number] = Loading(hold, loading.lead_seconds, hold.start)
         unchanged = not self._dirty and early == list(self._early.values())
-        changed |= self._place(admission, early, booked, running, altered or ())
-        placements = [self._placements[identity] for identity in self._identities]
-        models = {one.target.model.key for one in placements} if lingering else ()
+        self._note_what_differs({hold.number: hold for hold in early}, others, admission.book.index)
+        changed |= self._place(admission, booked, running, altered or ())
+        models = {model for model, _ in self._identities} if lingering else ()
         lingers = linger(admission, running, lingering, models, loadings.values())
-        placements += lingers.placements
         for seat, until in reversed(ahead):
             admission.book.give(seat, now, until)
         basis = tuple(
@@ -126,8 +130,8 @@ class Timetable:
         self._basis, self._kept_for = basis, lingers.kept_for
         if not unchanged or not self._agenda.keys.isdisjoint(altered or ()):
             self._agenda.note(admission, booked, self._active, loadings, lingers.kept_for.union(self._early))
-        changed.update(key for one in self._lingering + lingers.placements for key in one.target.reservations)
-        self._lingering = lingers.placements
+        lingered, self._lingering = self._lingering, lingers.placements
+        changed.update(key for one in lingered + lingers.placements for key in one.target.reservations)
         changed |= _keys_of_others(self._told, loadings)
         if altered:
             late = (one for one in loadings.values() if not altered.isdisjoint(one.behind))
@@ -137,8 +141,16 @@ class Timetable:
         instants += [start for start, _ in self._starts[:1]]
         instants += lingers.instants
         instants += edges
+        by_identity = dict(zip(self._identities, self._in_order, strict=True))
+        placements = self._in_order
+        if lingers.placements:
+            placements = sorted([*placements, *lingers.placements], key=_identity)
+            by_identity = {one.identity: one for one in placements}
+        swapped, self._swapped = self._swapped, set()
         return Schedule(
-            placements=tuple(sorted(placements, key=_identity) if lingering else placements),
+            placements=tuple(placements),
+            by_identity=by_identity,
+            others=frozenset(swapped).union(map(_identity, lingered + lingers.placements)),
             placed=self._placed_for,
             lingering=lingers.placements,
             loadings=loadings,
@@ -245,16 +257,14 @@ class Timetable:
     def _place(
         self,
         admission: Admission,
-        early: Iterable[Hold],
         booked: Mapping[str, Booked],
         running: Mapping[Identity, Deployment],
         altered: Collection[str],
     ) -> set[str]:
         """Make anew the placements that something concerns; returns the keys of their bookings."""
-        now, nodes, index = admission.at, admission.book.nodes, admission.book.index
+        now, nodes = admission.at, admission.book.nodes
         for key in altered:
             self._dirty.update((hold.model, hold.seat.node) for hold in admission.of_booking(key))
-        self._note_what_differs({hold.number: hold for hold in early}, running, index)
         if now >= self._until:
             self._dirty.update(self._placed)
         joining: defaultdict[Place, list[Hold]] = defaultdict(list)
@@ -279,22 +289,23 @@ class Timetable:
         return changed
 
     def _note_what_differs(
-        self, early: dict[int, Hold], running: Mapping[Identity, Deployment], index: Mapping[str, int]
+        self, early: dict[int, Hold], others: Iterable[Identity], index: Mapping[str, int]
     ) -> None:
         """Where something is loaded ahead, or runs, that was not or did not so, or the other way round."""
         for hold in (*self._early.values(), *early.values()):
             if self._early.get(hold.number) is not early.get(hold.number):
                 self._dirty.add((hold.model, hold.seat.node))
-        others = differing(self._running, running)
         self._dirty.update((model, index[node]) for model, node in others if node in index)
-        self._early, self._running = early, running
+        self._early = early
 
     def _swap(self, before: Placed | None, placed: Placed | None) -> set[str]:
         """Tell one placement in the place of another; returns the keys of their bookings."""
         keys: set[str] = set()
         if before is not None:
             identity = before.placement.identity
-            del self._identities[bisect_left(self._identities, identity)], self._placements[identity]
+            index = bisect_left(self._identities, identity)
+            del self._identities[index], self._in_order[index]
+            self._swapped.add(identity)
             for key in before.placement.target.reservations:
                 keys.add(key)
                 del self._placed_for[key][identity]
@@ -302,8 +313,10 @@ class Timetable:
                     del self._placed_for[key]
         if placed is not None:
             identity = placed.placement.identity
-            insort(self._identities, identity)
-            self._placements[identity] = placed.placement
+            index = bisect_left(self._identities, identity)
+            self._identities.insert(index, identity)
+            self._in_order.insert(index, placed.placement)
+            self._swapped.add(identity)
             for key in placed.placement.target.reservations:
                 keys.add(key)
                 self._placed_for[key][identity] = placed.placement

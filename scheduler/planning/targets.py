@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from calendars.reservation import Dtype, Reservation
 from scheduler.planning.footprint import Sizing
+from scheduler.planning.running import Running
 from scheduler.types import (
     DEFAULT_TASK,
     Catalog,
@@ -109,13 +110,13 @@ def resolve(
     catalog: Catalog,
     checkpoints: Mapping[str, Checkpoint | UnknownSize],
     sizing: Sizing,
-    running: Mapping[str, Deployment] | None = None,
+    running: Running | None = None,
 ) -> Booked | Refused:
     """Find out all a placement needs to know of a reservation.
 
     Args:
         checkpoints: by model key; a model that is missing counts as one of unknown size.
-        running: by model key, what serves already. Where the size is not known (any more), it is
+        running: what serves already. Where the size is not known (any more), it is
             what it was reckoned to be then: a Hub that is away must not take a model down.
     """
     model = identify(reservation, catalog)
@@ -127,7 +128,7 @@ def resolve(
     if entry.parameters is not None:
         stored = checkpoint.dtype if isinstance(checkpoint, Checkpoint) else None
         checkpoint = Checkpoint(parameters=entry.parameters, dtype=stored, source="catalog")
-    served = (running or {}).get(model.key)
+    served = running.of_model(model.key) if running else None
     if isinstance(checkpoint, Checkpoint):
         dtype = request.dtype or entry.dtype or checkpoint.dtype or FALLBACK_DTYPE
         footprint = sizing.footprint_bytes(checkpoint, dtype)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from calendars.reservation import Reading, Reservation
+from calendars.reservation import Dtype, Reading, Reservation
 from scheduler.cluster.node import Cluster
 from scheduler.planning.book import Need
 from scheduler.planning.footprint import Loads
@@ -63,7 +63,8 @@ class Wishes:
         self.beyond: frozenset[str] = frozenset()
         self._edges: Counter[float] = Counter()
         self._basis: Basis | None = None
-        self._served: Mapping[str, Deployment] = {}
+        self._served: dict[str, tuple[Dtype, int]] = {}
+        """How what runs was reckoned, by model key: its precision and what it needs."""
         self._reach = -1.0
         self._begun: frozenset[str] = frozenset()
         self._cluster: Cluster | None = None
@@ -117,10 +118,10 @@ class Wishes:
         ambiguous = self._ambiguous
         gone, todo = self._read(readings)
         ambiguous |= self._ambiguous
-        todo |= self._concerned(basis, running.of_model)
+        todo |= self._concerned(basis, running)
         for name in gone:
             self._remove(name)
-        redone = self._resolve(todo, basis)
+        redone = self._resolve(todo, basis, running)
         redone |= self._obey(basis.rules, cluster, running.by_identity.values(), bool(redone or gone))
         redone |= self._ask(basis, redone)
         self._basis = basis
@@ -174,18 +175,24 @@ class Wishes:
                 insort(self._order, (self.given[name].start, name))
         return gone_names, todo
 
-    def _concerned(self, basis: Basis, served: Mapping[str, Deployment]) -> set[str]:
+    def _concerned(self, basis: Basis, running: Running) -> set[str]:
         """What is not new, and must be looked at again for what is known of models, or runs, by now."""
-        known, before, self._served = self._basis, self._served, served
+        known = self._basis
+        models = {model for model in {model for model, _ in running.changed} if self._note(model, running)}
         if known is None or known.catalog != basis.catalog or known.loads.sizing != basis.loads.sizing:
             return set(self.given)
-        models = {key for key, one in served.items() if not _is_served_alike(before.get(key), one)}
-        models |= before.keys() - served.keys()
         old, new = known.checkpoints, basis.checkpoints
         if old is not new and old != new:
             models |= {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
         found = {name for key in models for name in self._of_model.get(key, ())}
         return found & self.given.keys()
+
+    def _note(self, model: str, running: Running) -> bool:
+        """Note how a model runs; whether that is otherwise than before."""
+        before, one = self._served.pop(model, None), running.of_model(model)
+        if one is not None:
+            self._served[model] = (one.dtype, one.footprint_bytes)
+        return self._served.get(model) != before
 
     def _remove(self, name: str) -> None:
         if (entry := self._entries.pop(name, None)) is not None:
@@ -193,11 +200,11 @@ class Wishes:
 
     # What comes of it
 
-    def _resolve(self, names: Collection[str], basis: Basis) -> set[str]:
+    def _resolve(self, names: Collection[str], basis: Basis, running: Running) -> set[str]:
         done = set()
         for name in names:
             one = self.given[name]
-            found = resolve(one, basis.catalog, basis.checkpoints, basis.loads.sizing, self._served)
+            found = resolve(one, basis.catalog, basis.checkpoints, basis.loads.sizing, running)
             known = self._entries.get(name)
             if known is not None and known.found == found:
                 continue
@@ -310,13 +317,6 @@ class Wishes:
 
     def _show(self, place: Place, entry: _Entry) -> None:
         self._shown[place[1]] = (place, entry.reservation.key, entry.ask)
-
-
-def _is_served_alike(before: Deployment | None, now: Deployment) -> bool:
-    """Whether all that is resolved by it is as it was."""
-    if before is None or before is now:
-        return before is now
-    return (before.dtype, before.footprint_bytes) == (now.dtype, now.footprint_bytes)
 
 
 def _told_apart(reservations: Iterable[Reservation]) -> dict[str, Reservation]:

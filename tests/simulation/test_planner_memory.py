@@ -16,8 +16,10 @@ from scheduler.planning import refusals as refusals_module
 from scheduler.planning import schedule as schedule_module
 from scheduler.planning import wishes as wishes_module
 from scheduler.planning.footprint import Loads
-from scheduler.planning.memory import Memory
+from scheduler.planning.memory import Memory, Standing
 from scheduler.planning.plan import Decision, Known, Policy, decide
+from scheduler.planning.schedule import Timetable
+from scheduler.planning.verdicts import Judge
 from scheduler.types import Checkpoint, Deployment, Observed, Plan, Promises, Rules, Tier, UnknownSize
 from tests.examples import examples
 from tests.scheduler.builders import NOON, PLAIN, booking, carried_out, cluster, cpu, gpus, key, known
@@ -39,22 +41,21 @@ class Remembering(Week):
     loads: Loads = field(default_factory=lambda: Loads(PLAIN))
     rules: Rules = field(default_factory=Rules)
 
+    @property
+    def known(self) -> Known:
+        return Known(
+            checkpoints=CHECKPOINTS,
+            loads=self.loads,
+            rules=self.rules,
+            policy=POLICY,
+            previous=self.plan.promises if self.plan else Promises(),
+            questions=3,
+        )
+
     def replan(self) -> None:
         self.before = self.plan
         self.plan = both(
-            self.bookings.values(),
-            self.nodes,
-            self.at,
-            Known(
-                checkpoints=CHECKPOINTS,
-                loads=self.loads,
-                rules=self.rules,
-                policy=POLICY,
-                previous=self.plan.promises if self.plan else Promises(),
-                questions=3,
-            ),
-            self.running,
-            self.memory,
+            self.bookings.values(), self.nodes, self.at, self.known, self.running, self.memory
         ).plan
         self.running = carried_out(self.plan)
 
@@ -100,6 +101,22 @@ def test_it_is_the_same_plan_where_much_changes_at_once(kind: str, monkeypatch: 
     monkeypatch.setattr(schedule_module, "MAX_STEPS", 3)
     for _ in Remembering(5, **KINDS[kind]).run():  # type: ignore[arg-type]
         pass
+
+
+@pytest.mark.parametrize(("part", "method"), [(Standing, "admit"), (Timetable, "schedule"), (Judge, "all")])
+def test_a_plan_that_failed_leaves_nothing_behind(
+    part: type, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("it failed")
+
+    week = Remembering(1, steps=25)
+    for _ in week.run():
+        others = [one for one in week.bookings.values() if week.chance.random() < 0.5]
+        reading = Reading(calendar="test", reservations=tuple(others))
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="it failed"):
+            patch.setattr(part, method, fail)
+            decide((reading,), Observed(cluster=week.nodes), week.at, week.known, week.memory)
 
 
 @pytest.mark.parametrize("seed", range(examples(1)))
