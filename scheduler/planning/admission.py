@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
-from scheduler.planning.book import Book, Need, Seat
+from scheduler.planning.book import Book, Seat
 from scheduler.planning.clearing import CLEARED, Clearing
 from scheduler.planning.holds import Ask, Hold, shared, union, wanted_by
 from scheduler.planning.ledger import Released, overlapping
+from scheduler.planning.needs import Need
 
 MOVES_AGAIN = 30
 """Nodes that are tried to be cleared in one plan for all bookings together that have been refused before."""

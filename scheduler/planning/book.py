@@ -9,26 +9,25 @@ on it. What is no whole free GPU (a CPU, a GPU of which others hold a part) is a
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calendars.reservation import MAX_GPUS
 from scheduler.cluster.node import Cluster, DeviceKind, Node
-from scheduler.planning.footprint import SHARE_STEPS, gpus_needed
+from scheduler.planning.footprint import SHARE_STEPS
+from scheduler.planning.needs import Fit, Kinds
+from scheduler.planning.needs import Need as Need
+from scheduler.planning.needs import units_on as units_on
 from scheduler.planning.openings import FOREVER, Openings
 from scheduler.planning.profile import Profile, Units
 
 WHOLE = SHARE_STEPS
 """Units of one whole device on a lane; Ray counts in the same steps."""
 NEW_LANE = -1
-NO_SHARE = np.int32(WHOLE + 1)
-"""More than any lane has."""
 LANES = (1 << 16) - 1
 """More lanes than a node can have."""
 MAX_LANES = 4 * MAX_GPUS
@@ -37,25 +36,10 @@ FEW_NODES = 32
 """So many nodes are put in order before the others are."""
 CPU_LAST = 1 << 20
 """More GPUs than any node lacks."""
-NOWHERE = 1 << 30
-"""The cost of what cannot be."""
 RANKS = np.int64(1 << 40)
 """More than the rank of any lane."""
 LAST = 1 << 62
 """Behind every lane there is."""
-SIGNS = re.compile(r"[^a-z0-9]")
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What one replica takes: bytes, and what it insists on.
-
-    ``gpus`` are whole GPUs asked for, ``accelerator`` a kind of GPU (any part of its name will do).
-    """
-
-    footprint_bytes: int
-    gpus: int | None = None
-    accelerator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +60,6 @@ class Seat:
         return self.units if self.lane is None else self.units / WHOLE
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What one kind of need comes to, by node: whole GPUs, or units of a share; 0 where neither.
-
-    ``drawn`` is the memory of the whole GPUs it takes, in bytes, and for each of them that of the largest
-    there is: fewer GPUs come before less memory. ``cost`` ranks the open nodes by that, for a share by the
-    one GPU that must be free for it, ``NOWHERE`` where it cannot be; its lower bits are left to what is free.
-    ``takes`` are the GPUs that must be. ``on_gpu`` and ``on_cpu`` are the shares on open nodes of that kind,
-    ``NO_SHARE`` where there is none, and None if there is none at all.
-    ``possible``: some node could seat it if nothing of anybody ran; ``shares``: on some it takes a share,
-    ``wholes``: on some whole GPUs.
-    """
-
-    whole: Units
-    share: Units
-    takes: Units
-    cost: NDArray[np.uint32]
-    drawn: NDArray[np.float64]
-    on_gpu: Units | None
-    on_cpu: Units | None
-    possible: bool
-    shares: bool
-    wholes: bool
-
-
 class Book:
     """Who may have what, when. Times are seconds since the epoch; a seat is held during ``[start, end)``.
 
@@ -119,15 +78,9 @@ class Book:
         self.edges: list[float] = sorted({0.0, *edges})
         self.pool_size: Units = np.array([_whole_free(node) for node in self.nodes], dtype=np.int32)
         self.pool = Profile(len(self.edges), self.pool_size)
-        self.memory = np.array([_device_bytes(node) for node in self.nodes], dtype=np.float64)
-        self.cpu = np.array([node.kind is DeviceKind.CPU for node in self.nodes], dtype=np.bool_)
-        self.open = np.array([not node.closed for node in self.nodes], dtype=np.bool_)
-        self.devices = np.array([len(node.devices) for node in self.nodes], dtype=np.int32)
-        alike = [(len(n.devices), _device_bytes(n), n.kind, n.accelerator, n.closed) for n in self.nodes]
-        kinds = {kind: number for number, kind in enumerate(dict.fromkeys(alike))}
-        self._kind_of = np.array([kinds[kind] for kind in alike], dtype=np.intp)
-        self._first_of_kind = np.array([alike.index(kind) for kind in kinds], dtype=np.intp)
-        self._free_bits = int(self.pool_size.max(initial=0)).bit_length()
+        self._kinds = Kinds(self.nodes, int(self.pool_size.max(initial=0)))
+        self.memory, self.devices = self._kinds.memory, self._kinds.devices
+        self.cpu, self.open = self._kinds.cpu, self._kinds.open
         fixed = [(number, units) for number, node in enumerate(self.nodes) for units in _fixed_lanes(node)]
         self.fixed = len(fixed)
         self.lane_count = len(fixed)
@@ -171,32 +124,8 @@ class Book:
         """What a need comes to on each node, whatever else is there."""
         found = self._fits.get(need)
         if found is None:
-            found = self._fits[need] = self._reckon(need)
+            found = self._fits[need] = self._kinds.fit(need)
         return found
-
-    def _reckon(self, need: Need) -> Fit:
-        some = self._first_of_kind
-        on_kinds = [units_on(self.nodes[number], need) for number in some.tolist()]
-        whole, share = np.array(on_kinds, dtype=np.int32).reshape(-1, 2).T
-        is_open, cpu, takes = self.open[some], self.cpu[some], np.maximum(whole, share > 0)
-        # fewer GPUs come before less memory
-        worth = takes * (self.memory[some] + self.memory.max(initial=0.0))
-        cost = np.where((takes > 0) & is_open, _ranks(worth) << self._free_bits, NOWHERE)
-        on_gpu, on_cpu = (np.where((share > 0) & is_open & here, share, NO_SHARE) for here in (~cpu, cpu))
-        by_kind = np.array((whole, share, takes, cost, on_gpu, on_cpu), dtype=np.int32)
-        by_node = by_kind.take(self._kind_of, axis=1)
-        return Fit(
-            whole=by_node[0],
-            share=by_node[1],
-            takes=by_node[2],
-            cost=by_node[3].view(np.uint32),
-            drawn=np.where(whole > 0, worth, 0.0)[self._kind_of],
-            on_gpu=by_node[4] if (on_gpu < NO_SHARE).any() else None,
-            on_cpu=by_node[5] if (on_cpu < NO_SHARE).any() else None,
-            possible=bool(((takes > 0) & (whole <= self.devices[some])).any()),
-            shares=bool((share > 0).any()),
-            wholes=bool((whole > 0).any()),
-        )
 
     def possible(self, need: Need) -> bool:
         """Whether one replica would fit if nothing of anybody ran."""
@@ -222,7 +151,7 @@ class Book:
         seat = next(self._lanes_with_room(fit.on_gpu, first, last), None)
         if seat is not None:
             return seat
-        found = _best(fit, self.pool.least(first, last))
+        found = fit.best(self.pool.least(first, last))
         if found is not None:
             whole = int(fit.whole[found])
             return Seat(found, None, whole) if whole else Seat(found, NEW_LANE, int(fit.share[found]))
@@ -237,7 +166,7 @@ class Book:
                 return True
         pool = self.pool.least(first, last)
         pool[number] = 0
-        return _best(fit, pool) is not None
+        return fit.best(pool) is not None
 
     def _lanes_with_room(self, share: Units | None, first: int, last: int) -> Iterator[Seat]:
         """Lanes something is on already that have room for a share, the fullest first."""
@@ -262,6 +191,8 @@ class Book:
         if lane < self.fixed:
             return True
         idle = self.lanes.column(lane, first, last) == WHOLE
+        if not np.count_nonzero(idle):
+            return True
         pool = self.pool.column(int(self._lane_node[lane]), first, last)
         return int(np.minimum.reduce(pool, where=idle, initial=WHOLE)) > 0
 
@@ -504,45 +435,6 @@ class Book:
         self._lane_node[lane] = node
         self._lane_rank[lane] = node * (LANES + 1) + len(lanes)
         lanes.append(lane)
-
-
-def units_on(node: Node, need: Need) -> tuple[int, int]:
-    """What a replica takes on a node: whole GPUs, or ten-thousandths of one device; ``(0, 0)`` if neither."""
-    memory = _device_bytes(node)
-    if memory <= 0 or need.footprint_bytes < 0:
-        return 0, 0
-    if need.accelerator is not None and not _is_a(node.accelerator, need.accelerator):
-        return 0, 0
-    if node.kind is DeviceKind.CPU:
-        share = ceil(need.footprint_bytes / memory * SHARE_STEPS)
-        return 0, max(share, 1) if need.gpus is None and share <= SHARE_STEPS else 0
-    gpus = gpus_needed(need.footprint_bytes, memory, need.gpus)
-    if gpus < 1:
-        return 0, max(round(gpus * SHARE_STEPS), 1)
-    return min(int(gpus), MAX_GPUS), 0
-
-
-def _is_a(accelerator: str | None, wanted: str) -> bool:
-    """Whether a kind of GPU is the one asked for; ``A100 80GB`` is an ``NVIDIA-A100-80G``."""
-    has, asked = (SIGNS.sub("", name.casefold()).replace("gb", "g") for name in (accelerator or "", wanted))
-    return asked in has
-
-
-def _best(fit: Fit, pool: Units) -> int | None:
-    """The open node where a need draws least of GPUs that nobody uses yet, of such the fullest; or None."""
-    # without a sign, less than none is more than anything
-    ranks = (pool - fit.takes).view(np.uint32) | fit.cost
-    best = int(ranks.argmin())
-    return best if ranks[best] < NOWHERE else None
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.intp]:
-    """How many are smaller, for each."""
-    return np.searchsorted(np.sort(values), values)
-
-
-def _device_bytes(node: Node) -> int:
-    return node.devices[0].memory_bytes if node.devices else 0
 
 
 def _whole_free(node: Node) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from scheduler.cluster.node import Node
-from scheduler.planning.book import Need, Seat, units_on
+from scheduler.planning.book import Seat
+from scheduler.planning.needs import Need, units_on
 from scheduler.types import Deployment
 
 NO_SEAT = Seat(0, None, 0)

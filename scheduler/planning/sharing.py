@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scheduler.planning.book import Book, Need, Seat, units_on
+from scheduler.planning.book import Book, Seat
 from scheduler.planning.holds import Ask, Hold, alike, shared
 from scheduler.planning.ledger import Ledger
+from scheduler.planning.needs import Need, units_on
 
 
 class Sharing(Ledger):
