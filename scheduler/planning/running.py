@@ -42,7 +42,7 @@ class Running:
             fresh = {one.identity: one for one in deployments}
             gone = self.by_identity.keys() - fresh.keys()
         self.changed = gone | {key for key, one in fresh.items() if self.by_identity.get(key) != one}
-        for identity in self.changed:
+        for identity in gone | fresh.keys():
             self._replace(identity, fresh.get(identity))
 
     def _replace(self, identity: Identity, one: Deployment | None) -> None:
