@@ -65,7 +65,7 @@ class Admission(Clearing):
             refused[ask.key] = ask
             if ask.key not in before:
                 got, displaced = self.admit(ask, settle_for_less=True)
-            elif (moves and overlapping(ask, released)) or self._might_fit(ask, released):
+            elif (freed := overlapping(ask, released)) and (moves or self._might_fit(ask, freed)):
                 got, displaced, moves = self._admit_again(ask, moves)
             else:
                 elsewhere.append(ask)
@@ -105,15 +105,15 @@ class Admission(Clearing):
             if not released:
                 break
             for ask in refused:
-                if self._might_fit(ask, released) and self.covered(ask) < ask.replicas:
+                freed = overlapping(ask, released)
+                if freed and self._might_fit(ask, freed) and self.covered(ask) < ask.replicas:
                     self._admit_again(ask, 0)
 
-    def _might_fit(self, ask: Ask, released: Iterable[Released]) -> bool:
-        """Whether a booking that found no room may find some where something was given back."""
-        nodes = {node for node, _, _ in overlapping(ask, released)}
-        if not nodes or self.nodes_of(ask.model):
-            return bool(nodes)
-        return self.book.has_room(nodes, ask.need, ask.start, ask.end)
+    def _might_fit(self, ask: Ask, freed: Iterable[Released]) -> bool:
+        """Whether a booking that found no room may find some where something was given back in its window."""
+        if self.nodes_of(ask.model):
+            return True
+        return self.book.has_room({node for node, _, _ in freed}, ask.need, ask.start, ask.end)
 
     def admit(self, ask: Ask, settle_for_less: bool = False) -> tuple[int, list[str]]:
         """Find seats for a booking; returns how many replicas have one, and which bookings lost theirs.

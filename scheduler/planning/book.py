@@ -34,6 +34,8 @@ MAX_LANES = 4 * MAX_GPUS
 """More than a promise can name."""
 FEW_NODES = 32
 """So many nodes are put in order before the others are."""
+ONE_BY_ONE = 8
+"""So few nodes are looked at one after the other."""
 CPU_LAST = 1 << 20
 """More GPUs than any node lacks."""
 RANKS = np.int64(1 << 40)
@@ -198,13 +200,14 @@ class Book:
 
     def has_room(self, nodes: Collection[int], need: Need, start: float, end: float) -> bool:
         """Whether some of these nodes, closed or not, has room for a window."""
-        first, last = self.span(start, end)
-        fit, some = self.fit(need), np.array(list(nodes), dtype=np.intp)
-        takes = fit.takes[some]
-        if ((takes > 0) & (takes <= self.pool.least(first, last)[some])).any():
-            return True
-        shared = (node for node in nodes if fit.share[node] and node in self.lanes_of)
-        return any(self.room_on(node, need, start, end) is not None for node in shared)
+        if len(nodes) > ONE_BY_ONE:
+            first, last = self.span(start, end)
+            fit, some = self.fit(need), np.array(list(nodes), dtype=np.intp)
+            takes = fit.takes[some]
+            if ((takes > 0) & (takes <= self.pool.least(first, last)[some])).any():
+                return True
+            nodes = [node for node in nodes if fit.share[node] and node in self.lanes_of]
+        return any(self.room_on(node, need, start, end) is not None for node in nodes)
 
     def room_on(self, number: int, need: Need, start: float, end: float) -> Seat | None:
         """The best seat on one node, closed or not, or None."""
