@@ -16,10 +16,11 @@ from benchmarks.placement.instance import SLOT_SECONDS, WHOLE, Instance, Result,
 from benchmarks.placement.packing import FULL, Offer, Wanted, pack
 from scheduler.cluster.node import Cluster, Device, DeviceKind, Node
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Book, Need
+from scheduler.planning.book import Book
 from scheduler.planning.clearing import MOVES_PER_PLAN
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.holds import Ask
+from scheduler.planning.needs import Need
 
 EPOCH = 1_767_571_200.0
 """Monday, 5 January 2026, 00:00 UTC: the beginning of every instance."""

@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 from calendars.reservation import MAX_GPUS
 from scheduler.cluster.node import Cluster, DeviceKind, Node
 from scheduler.planning.footprint import SHARE_STEPS
-from scheduler.planning.needs import Fit, Kinds
-from scheduler.planning.needs import Need as Need
-from scheduler.planning.needs import units_on as units_on
+from scheduler.planning.needs import Fit, Kinds, Need
 from scheduler.planning.openings import FOREVER, Openings
 from scheduler.planning.profile import Profile, Units
 

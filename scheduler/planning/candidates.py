@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import WHOLE, Need
+from scheduler.planning.book import WHOLE
+from scheduler.planning.needs import Need
 from scheduler.types import Candidacy, NodeAnswer, NodeCount
 
 ORDER = tuple(Candidacy)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Book, Need
+from scheduler.planning.book import Book
 from scheduler.planning.footprint import SHARE_STEPS
 from scheduler.planning.holds import Ask, Hold, wanted_by
+from scheduler.planning.needs import Need
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.room import room
 from scheduler.planning.targets import Booked

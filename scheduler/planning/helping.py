@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from calendars.reservation import Dtype
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Need
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.holds import Ask, Hold
+from scheduler.planning.needs import Need
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.targets import Booked
 from scheduler.types import Checkpoint, Help, HelpCode

@@ -13,10 +13,10 @@ from operator import attrgetter
 
 from scheduler.cluster.node import DeviceKind, Node
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Need, units_on
 from scheduler.planning.footprint import SHARE_STEPS
 from scheduler.planning.holds import Ask, alike, runs_with, shared, union
 from scheduler.planning.ledger import Released
+from scheduler.planning.needs import Need, units_on
 from scheduler.planning.running import Identity
 from scheduler.types import Deployment, Stay
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from scheduler.planning import explain, helping, obstacles
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Need
 from scheduler.planning.footprint import Sizing
 from scheduler.planning.holds import Ask
 from scheduler.planning.ledger import Released
+from scheduler.planning.needs import Need
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.targets import Booked
 from scheduler.types import Help, NodeAnswer, Refusal

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.planning.book import WHOLE, Book, Need
+from scheduler.planning.book import WHOLE, Book
+from scheduler.planning.needs import Need
 
 LOOKED_AT = 64
 """So many slots after a window are looked at first for more that is free; then as many more, and so on."""

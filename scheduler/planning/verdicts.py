@@ -10,11 +10,11 @@ from enum import IntEnum
 from calendars.reservation import Misunderstood, Reservation
 from scheduler.planning import explain
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Need, units_on
 from scheduler.planning.candidates import Candidates
 from scheduler.planning.exact import Opinion, OpinionState
 from scheduler.planning.footprint import SHARE_STEPS, Sizing
 from scheduler.planning.holds import Ask, alike
+from scheduler.planning.needs import Need, units_on
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.refusals import Refusals
 from scheduler.planning.schedule import Schedule

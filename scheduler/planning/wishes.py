@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 from calendars.reservation import Dtype, Reading, Reservation
 from scheduler.cluster.node import Cluster
-from scheduler.planning.book import Need
 from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Ask
+from scheduler.planning.needs import Need
 from scheduler.planning.rules import keep_to
 from scheduler.planning.running import Running
 from scheduler.planning.targets import Booked, Refused, resolve

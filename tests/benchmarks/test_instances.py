@@ -9,7 +9,7 @@ from benchmarks.placement.instance import Instance
 from benchmarks.placement.ours import asks_of, cluster_of
 from benchmarks.placement.synthetic import cut_to_load, synthetic_week
 from benchmarks.placement.traces import FORTNIGHT_SLOTS, openb, philly
-from scheduler.planning.book import units_on
+from scheduler.planning.needs import units_on
 
 FAMILIES = [synthetic_week, openb, philly]
 

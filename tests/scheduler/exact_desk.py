@@ -8,8 +8,9 @@ import numpy as np
 
 from scheduler.cluster.node import Cluster, Node
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import WHOLE, Book, Need
+from scheduler.planning.book import WHOLE, Book
 from scheduler.planning.holds import Ask, Hold
+from scheduler.planning.needs import Need
 from tests.scheduler.builders import GIB, cluster, gpus
 
 SECONDS = 20.0

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Need
 from scheduler.planning.exact import (
     Limits,
     OpinionState,
@@ -17,6 +16,7 @@ from scheduler.planning.exact import (
 )
 from scheduler.planning.exact.asking import count_terms
 from scheduler.planning.holds import Ask
+from scheduler.planning.needs import Need
 from tests.scheduler.builders import GIB, cpu, gpus
 from tests.scheduler.exact_desk import (
     SECONDS,

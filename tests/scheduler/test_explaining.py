@@ -10,8 +10,9 @@ import pytest
 from calendars.reservation import Reservation
 from scheduler.cluster.node import Cluster, Node
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import Book, Need
+from scheduler.planning.book import Book
 from scheduler.planning.holds import Ask
+from scheduler.planning.needs import Need
 from scheduler.planning.verdicts import MAX_EXPLAINED, MAX_FIGURES
 from scheduler.render.refusals import around, node_lines
 from scheduler.render.sentences import sentence

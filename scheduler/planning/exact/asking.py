@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.planning.admission import Admission
-from scheduler.planning.book import WHOLE, Need
+from scheduler.planning.book import WHOLE
 from scheduler.planning.exact.full import Demand, full_at
 from scheduler.planning.exact.words import LaneName, Limits, Option, Piece, Question, Room, Row, StayName
 from scheduler.planning.holds import Ask, Hold
+from scheduler.planning.needs import Need
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
