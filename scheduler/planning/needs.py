@@ -86,11 +86,13 @@ class Kinds:
         alike = [
             (len(one.devices), _device_bytes(one), one.kind, one.accelerator, one.closed) for one in nodes
         ]
-        kinds = {kind: number for number, kind in enumerate(dict.fromkeys(alike))}
+        firsts: dict[tuple[object, ...], int] = {}
+        for number, kind in enumerate(alike):
+            firsts.setdefault(kind, number)
+        kinds = {kind: number for number, kind in enumerate(firsts)}
         self._of_node = np.array([kinds[kind] for kind in alike], dtype=np.intp)
-        firsts = [alike.index(kind) for kind in kinds]
-        self._samples = [nodes[number] for number in firsts]
-        self._firsts = np.array(firsts, dtype=np.intp)
+        self._samples = [nodes[number] for number in firsts.values()]
+        self._firsts = np.array([*firsts.values()], dtype=np.intp)
         self._free_bits = most.bit_length()
 
     def fit(self, need: Need) -> Fit:
