@@ -33,8 +33,6 @@ from scheduler.types import Broken, Promises, Stay, Turned
 
 SPARE_EDGES = 2_000
 """Instants at which nothing begins or ends any more that a book may be left with."""
-
-
 FEW_NODES = 64
 """Where more have changed, all stays are sorted anew."""
 _Order = tuple[object, ...]
@@ -113,8 +111,10 @@ class Standing:
                 nodes_of[model].add(node)
         index, at_hand = self.admission.book.index, self.admission.at_hand
         for model in models:
-            nodes = sorted(nodes_of[model].union(running.nodes_of(model)) & index.keys())
-            at_hand[model] = [index[node] for node in nodes]
+            nodes = nodes_of[model].union(running.nodes_of(model)) & index.keys()
+            at_hand[model] = [index[node] for node in sorted(nodes)]
+            if not nodes:
+                del at_hand[model]
 
     def admit(
         self,
