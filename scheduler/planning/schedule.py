@@ -104,16 +104,7 @@ class Timetable:
         if altered is None:
             self._dirty.update(self._placed)
         loadings = self._load(admission, self._begins[:MAX_STEPS], loads, running)
-        ahead: list[tuple[Seat, float]] = []
-        early = []
-        due = [one for one in loadings.values() if one.not_before <= now]
-        for loading in sorted(due, key=lambda one: _claim(admission, one.hold)):
-            hold = loading.hold
-            if admission.book.fits(hold.seat, now, hold.start):
-                ahead.append((admission.book.take(hold.seat, now, hold.start), hold.start))
-                early.append(hold)
-            else:
-                loadings[hold.number] = Loading(hold, loading.lead_seconds, hold.start)
+        early, ahead = _load_ahead(admission, loadings)
         unchanged = not self._dirty and early == list(self._early.values())
         self._note_what_differs({hold.number: hold for hold in early}, others, admission.book.index)
         changed |= self._place(admission, booked, running, altered or ())
@@ -321,6 +312,24 @@ class Timetable:
                 keys.add(key)
                 self._placed_for[key][identity] = placed.placement
         return keys
+
+
+def _load_ahead(
+    admission: Admission, loadings: dict[int, Loading]
+) -> tuple[list[Hold], list[tuple[Seat, float]]]:
+    """Take the room of what is due to be loaded, until its start; returns for what, and what was taken."""
+    book, now = admission.book, admission.at
+    early: list[Hold] = []
+    ahead: list[tuple[Seat, float]] = []
+    due = [one for one in loadings.values() if one.not_before <= now]
+    for loading in sorted(due, key=lambda one: _claim(admission, one.hold)):
+        hold = loading.hold
+        if book.fits(hold.seat, now, hold.start):
+            ahead.append((book.take(hold.seat, now, hold.start), hold.start))
+            early.append(hold)
+        else:
+            loadings[hold.number] = Loading(hold, loading.lead_seconds, hold.start)
+    return early, ahead
 
 
 def _keys_of_others(before: Mapping[int, Loading], loadings: Mapping[int, Loading]) -> set[str]:
