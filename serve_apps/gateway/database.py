@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -61,7 +63,7 @@ def connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     )
     connection.row_factory = sqlite3.Row
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         # a power failure may lose the last moment, never the file
         connection.execute("PRAGMA synchronous = NORMAL")
         _migrate(connection, migrations, path)
@@ -69,6 +71,28 @@ def connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _is_busy(error: BaseException) -> bool:
+    if not isinstance(error, sqlite3.OperationalError):
+        return False
+    # the lower byte is the kind, https://www.sqlite.org/rescode.html
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
+@retry(
+    retry=retry_if_exception(_is_busy),
+    wait=wait_random(0.01, 0.1),
+    stop=stop_after_delay(BUSY_SECONDS),
+    reraise=True,
+)
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Makes the file one with a write-ahead log.
+
+    Where two replicas make a new file at once SQLite refuses one of them without waiting at all, since
+    each would wait for the other (https://www.sqlite.org/c3ref/busy_handler.html).
+    """
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[Migration], path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from serve_apps.gateway import jobs_table, replicas_table
+from serve_apps.gateway import database, jobs_table, replicas_table
 from serve_apps.gateway.database import TooNew, connect
 from serve_apps.gateway.jobs_table import Job, Limits, QueueFull
 from tests.examples import examples
@@ -171,6 +172,24 @@ def test_replicas_that_claim_at_once_never_get_the_same(tmp_path: Path) -> None:
         thread.join()
     database.close()
     assert sorted(got) == sorted(names)
+
+
+def test_two_that_make_a_file_at_once_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    waits: list[float] = []
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            other.execute("COMMIT")
+
+        monkeypatch.setattr(database._write_ahead.retry, "sleep", wait)
+        with closing(connect(path, [["CREATE TABLE one (x)"]])) as mine:
+            assert mine.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert len(waits) == 1
 
 
 def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
