@@ -85,7 +85,7 @@ class RayCluster:
             "http_options": {"host": "127.0.0.1", "port": self.serve_port},
             "applications": list(applications),
         }
-        response = httpx.put(f"{self.dashboard_url}/api/serve/applications/", json=body, timeout=60)
+        response = httpx.put(f"{self.dashboard_url}/api/serve/applications/", json=body, timeout=180)
         assert response.status_code == 200, response.text
 
     def applications(self) -> dict[str, dict[str, Any]]:
