@@ -130,6 +130,8 @@ class Timetable:
         self._told = loadings
         instants = [one.not_before for one in loadings.values()]
         instants += [start for start, _ in self._starts[:1]]
+        # a stay may end before its bookings do
+        instants.append(self._active.end_after(0) or now)
         instants += lingers.instants
         instants += edges
         by_identity = dict(zip(self._identities, self._in_order, strict=True))

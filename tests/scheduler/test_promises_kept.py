@@ -161,6 +161,15 @@ def test_what_is_being_loaded_for_its_next_stay_is_not_moved_because_a_further_o
     assert [action for action in actions(plan) if "deploy" in action] == []
 
 
+def test_where_what_runs_goes_before_its_booking_ends_the_plan_is_due_then() -> None:
+    runs, next_one = booking("org/a", -1, 1), booking("org/b", 2, 3)
+    before = booked_in_turn([runs, next_one], ONE)
+    longer = booking("org/a", -1, 4, key=runs.key)
+    plan = planned([longer, next_one], ONE, SIZES, running=carried_out(before), previous=before)
+    assert verdicts(plan)["a"] == "refused: no room"
+    assert plan.next_boundary == NOON + hours(1)
+
+
 @pytest.mark.parametrize(("left", "kept"), [(7, 1), (4, 1), (2, 0)])
 def test_a_node_that_has_lost_gpus_keeps_no_more_than_it_has(left: int, kept: int) -> None:
     first, second = booking("org/wide", -1, 4, booked=-20), booking("org/wider", -1, 4, booked=-10)
