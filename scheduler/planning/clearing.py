@@ -242,7 +242,8 @@ class Clearing(Sharing):
             return None, gone
         while (seat := self.book.room_on(node, wanted.need, wanted.start, wanted.end)) is None:
             instant, short = self.book.tightest(node, wanted.need, wanted.start, wanted.end)
-            holders = [hold for hold in self.there(node) if hold.start <= instant < hold.end and may_go(hold)]
+            there = in_order([hold for hold in self.there(node) if hold.start <= instant < hold.end])
+            holders = [hold for hold in there if may_go(hold)]
             if not holders or len(gone) == MAX_MOVED:
                 return None, gone
             victim = _least(holders, short)
