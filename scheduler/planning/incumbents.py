@@ -69,7 +69,6 @@ class _Node:
 
     stays: tuple[Stay, ...] = ()
     until: float = 0.0
-    promised: list[str] = field(default_factory=list)
     released: list[Released] = field(default_factory=list)
 
 
@@ -84,7 +83,6 @@ class Incumbents:
         self._minimum_seconds = 0.0
         self._runs: dict[Identity, _Runs] = {}
         self._left: Counter[Identity] = Counter()
-        self._promised: Counter[str] = Counter()
         self._nodes: dict[str, _Node] = {}
         self._linked: set[str] = set()
         """Nodes on which something is held that was promised elsewhere, or nowhere."""
@@ -129,7 +127,7 @@ class Incumbents:
             if identity[1] in names and runs.replicas > 0:
                 self._left[identity] = runs.replicas
         self._linked.clear()
-        self._hold_all(parts, turned)
+        self._hold_all(parts, turned, has_history=bool(stays))
         self._admission.settle()
         self._admission.touched.clear()
         for name in names:
@@ -192,7 +190,6 @@ class Incumbents:
         for stay in known.stays if known else ():
             for key in (stay.model, *stay.events):
                 self._names_of[key].discard(name)
-        self._promised.subtract(known.promised if known else ())
         number = self._admission.book.index.get(name)
         if number is not None:
             for hold in self._admission.clear(number):
@@ -206,13 +203,11 @@ class Incumbents:
         instants = {instant for part in parts for instant in (part.start, part.end)}
         instants |= {instant for part in parts for ask in part.asks for instant in (ask.start, ask.end)}
         until = min((instant for instant in instants if instant > now), default=float("inf"))
-        promised = [ask.key for part in parts for ask in part.asks]
-        self._promised.update(promised)
         for stay in stays:
             for key in (stay.model, *stay.events):
                 self._names_of[key].add(name)
         if stays or name in self._admission.book.index:
-            self._nodes[name] = _Node(stays, until, promised)
+            self._nodes[name] = _Node(stays, until)
         return parts
 
     def _note_released(self, names: Iterable[str]) -> None:
@@ -235,14 +230,15 @@ class Incumbents:
 
     # Holding
 
-    def _hold_all(self, parts: list[_Part], turned: Collection[str]) -> None:
+    def _hold_all(self, parts: list[_Part], turned: Collection[str], *, has_history: bool) -> None:
         admission = self._admission
         parts.sort(key=lambda part: (part.start > admission.at, part.order))
         placed = self._with_needs(self._where_they_run(parts))
         # What runs and needs no change is there, whatever the book says: it is written first.
         left = [one for one in placed if not self._hold(*one, as_it_is=True)]
-        self._adopt(turned, as_it_is=True)
-        # Nobody loses what was promised to what has come to take more.
+        if not has_history:
+            self._adopt(turned, as_it_is=True)
+        # Nobody loses what was promised to what has come to take more, or to what only runs.
         left.sort(key=lambda one: self._grows(one[0], one[1]))
         for one in left:
             self._hold(*one, as_it_is=False)
@@ -326,9 +322,10 @@ class Incumbents:
         return next((one.need for one in there if one.seat.node == number), None)
 
     def _was_shared(self, stay: Stay, need: Need) -> bool:
-        """Whether what runs for a stay was for a booking, too, that is over by now, or was then."""
-        asks = self._admission.asks
-        return stay.asked_bytes == need.footprint_bytes or any(key not in asks for key in stay.events)
+        """Whether what runs for a stay was for a booking, too, that has left it since, or was then."""
+        if stay.asked_bytes == need.footprint_bytes:
+            return True
+        return len(_asks_of(stay, self._admission)) < len(stay.events)
 
     def _hold(self, part: _Part, name: str, runs: bool, *, as_it_is: bool) -> bool:
         """Hold a part of a stay on a node, if the node takes it still.
@@ -391,7 +388,7 @@ class Incumbents:
     def _adopt(self, turned: Collection[str], *, as_it_is: bool) -> None:
         """Without a history, what runs tells where it was promised to be: hold it for its first bookings.
 
-        ``as_it_is``: for those to whom nothing was promised. Who was ``turned`` away has no claim to it.
+        ``as_it_is``: though there is no room by the book. Who was ``turned`` away has no claim to it.
         """
         admission = self._admission
         models = {model for (model, _), left in self._left.items() if left > 0}
@@ -403,7 +400,6 @@ class Incumbents:
                 ask.model in models
                 and ask.key not in turned
                 and ask.start - ask.lead <= admission.at < ask.end
-                and not (as_it_is and self._promised[ask.key] > 0)
             ):
                 asks_of.setdefault(ask.model, []).append(ask)
         for asks in asks_of.values():
@@ -411,15 +407,24 @@ class Incumbents:
         left_over = [one for one, left in self._left.items() if left > 0 and one[0] in asks_of]
         for model, node in sorted(left_over, key=lambda one: (asks_of[one[0]][0].claim, one)):
             for _ in range(self._left[model, node]):
-                needy = next((ask for ask in asks_of[model] if _lacks(admission, ask)), None)
-                if needy is None:
+                needy = (ask for ask in asks_of[model] if _lacks(admission, ask))
+                part = next(filter(None, (self._taken_over(ask, node) for ask in needy)), None)
+                if part is None:
                     break
-                part = _Part(None, model, node, needy.start, needy.end, (needy,))
-                there = self._need_there(part)
-                part = part.taking(there) if there else part
                 self._linked.add(node)
                 if not self._hold(part, node, True, as_it_is=as_it_is):
                     break
+
+    def _taken_over(self, ask: Ask, name: str) -> _Part | None:
+        """What a booking may have of what runs on a node: as much as others of its model take there then."""
+        admission, number = self._admission, self._admission.book.index.get(name)
+        if number is None or not admission.could_be(number, ask.need):
+            return None
+        part = _Part(None, ask.model, name, ask.start, ask.end, (ask,))
+        there = self._need_there(part)
+        if there is None:
+            return part
+        return part.taking(there) if admission.is_enough(number, there, (ask,)) else None
 
 
 def _claim(ask: Ask) -> tuple[object, ...]:
@@ -451,16 +456,19 @@ def _units(one: Deployment, node: Node) -> tuple[int, int]:
     return units_on(node, Need(one.memory_bytes))
 
 
-def _parts(stay: Stay, admission: Admission) -> Iterable[_Part]:
+def _asks_of(stay: Stay, admission: Admission) -> list[Ask]:
+    """The bookings of a stay that are part of it still."""
     number = admission.book.index.get(stay.node)
-    asks = [
-        ask for key in stay.events if (ask := admission.asks.get(key)) is not None and ask.model == stay.model
-    ]
-    if number is not None:
-        asks = [ask for ask in asks if admission.could_be(number, ask.need)]
     first, last = stay.start.timestamp(), stay.end.timestamp()
-    windows = [(max(ask.start, first), min(ask.end, last)) for ask in asks]
-    for start, end in union([window for window in windows if window[0] < window[1]]):
+    known = [ask for key in stay.events if (ask := admission.asks.get(key)) is not None]
+    asks = [ask for ask in known if ask.model == stay.model and ask.start < last and ask.end > first]
+    return asks if number is None else [ask for ask in asks if admission.could_be(number, ask.need)]
+
+
+def _parts(stay: Stay, admission: Admission) -> Iterable[_Part]:
+    asks = _asks_of(stay, admission)
+    first, last = stay.start.timestamp(), stay.end.timestamp()
+    for start, end in union([(max(ask.start, first), min(ask.end, last)) for ask in asks]):
         if end > admission.at:
             within = tuple(ask for ask in asks if ask.start < end and ask.end > start)
             yield _Part(stay, stay.model, stay.node, start, end, within)

@@ -31,11 +31,17 @@ class Sharing(Ledger):
 
         Nobody shares one that takes fewer GPUs than insisted on.
         """
-        need, node = self._decided(hold, ask), self.book.nodes[hold.seat.node]
-        insisted = max(one.need.gpus or 0 for one in (ask, *(self.asks[key] for key in hold.keys)))
-        if need is None or (insisted and units_on(node, need)[0] < insisted):
+        need = self._decided(hold, ask)
+        if need is None or not self.is_enough(
+            hold.seat.node, need, (ask, *(self.asks[key] for key in hold.keys))
+        ):
             return None
         return need
+
+    def is_enough(self, node: int, need: Need, asks: Iterable[Ask]) -> bool:
+        """Whether a replica takes as many GPUs on a node as bookings insist on."""
+        insisted = max(ask.need.gpus or 0 for ask in asks)
+        return not insisted or units_on(self.book.nodes[node], need)[0] >= insisted
 
     def _decided(self, hold: Hold, ask: Ask) -> Need | None:
         """What runs is left as it is, unless the newcomer has a higher priority."""

@@ -9,6 +9,7 @@ import pytest
 
 from calendars.reservation import Reservation
 from scheduler.cluster.node import Cluster, Node
+from scheduler.planning.plan import Policy
 from scheduler.types import Plan, ReasonCode
 from tests.scheduler.builders import (
     NOON,
@@ -63,6 +64,21 @@ def test_who_was_refused_is_not_given_what_runs_of_its_model_over_who_was_promis
         assert told["again"].reason.code is ReasonCode.NO_ROOM
         assert verdicts(plan)["b"].split(":")[0] in ("coming", "placed")
         assert plan.promises.broken == ()
+
+
+@pytest.mark.parametrize(
+    ("at", "linger_minutes"), [(0, 0), (1, 0), (1.1, 30)], ids=["booked anew", "as it ends", "it lingers"]
+)
+def test_who_books_what_runs_gets_no_room_that_is_promised(at: float, linger_minutes: float) -> None:
+    runs, comes = booking("org/a", -1, 1), booking("org/b", 2, 3, booked=-10)
+    longer = booking("org/a", at, 2.5, key="longer", booked=at)
+    policy, plan = Policy(linger_seconds=linger_minutes * 60), None
+    for instant, bookings in ((0, [runs, comes]), (max(at - 0.05, 0), [runs, comes]), (at, [comes, longer])):
+        running = carried_out(plan) if plan else ()
+        when = NOON + hours(instant)
+        plan = planned(bookings, ONE, SIZES, running=running, at=when, previous=plan, policy=policy)
+    assert plan is not None and [one.event for one in plan.refused] == ["longer"]
+    assert verdicts(plan)["b"] == "coming: starts later"
 
 
 def test_time_alone_breaks_no_promise_for_who_was_refused() -> None:

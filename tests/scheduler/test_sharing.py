@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -119,6 +120,37 @@ def test_who_decided_may_cancel_and_nothing_is_rebuilt_but_an_edit_is_followed()
     after = planned([edited], ON, SIZES, previous=later, running=carried_out(later))
     assert actions(after) == ["rebuild small x (needs changed)"]
     assert takes(after) == [("float32", 0.75, 1)]
+
+
+@pytest.mark.parametrize("edit", [{"start": 24, "end": 26}, {"accelerator": "L4"}, {"model": "org/half"}])
+def test_nothing_is_rebuilt_for_who_shares_when_who_decided_goes_elsewhere(edit: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {"model": "org/small", "start": -1, "end": 4, "booked": -10, "key": "a"}
+    shares = booking("org/small", start=-1, end=4, booked=-5, key="b", dtype="float32")
+    both = planned([booking(**asked), shares], ON, SIZES)
+    after = planned([booking(**asked | edit), shares], ON, SIZES, previous=both, running=carried_out(both))
+    assert "update small x (booking changed)" in actions(after)
+    assert not any(line.startswith("rebuild") for line in actions(after))
+
+
+@pytest.mark.parametrize("asks", [{"gpus": 2}, {"accelerator": "A100"}])
+def test_who_comes_as_replicas_are_let_go_gets_none_that_is_not_what_it_asks_for(
+    asks: dict[str, Any],
+) -> None:
+    runs = booking("org/small", start=-1, end=1, key="a", replicas=2)
+    later = booking("org/small", start=4, end=6, booked=-3, key="b")
+    before = planned([runs, later], ON, SIZES)
+    comes = booking("org/small", start=1, end=5, booked=1, key="c", **asks)
+    nothing_runs = planned([runs, later, comes], ON, SIZES, at=NOON + timedelta(hours=1), previous=before)
+    after = planned(
+        [runs, later, comes],
+        ON,
+        SIZES,
+        at=NOON + timedelta(hours=1),
+        previous=before,
+        running=carried_out(before),
+    )
+    assert [one.event for one in nothing_runs.refused] == ["c"]
+    assert [one.event for one in after.refused] == ["c"]
 
 
 def test_nobody_loses_room_to_who_takes_more_since_another_has_cancelled() -> None:
