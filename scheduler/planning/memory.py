@@ -81,6 +81,8 @@ class Standing:
         self._told = Promises()
         self._by_node: dict[str, tuple[Stay, ...]] = {}
         self._versions = np.full(len(cluster.nodes), -1)
+        self._edited: Collection[str] = ()
+        """The keys of the bookings that ask for something else than in the last plan of this book."""
         self._orders: list[_Order] = []
         self._stays_in_order: list[Stay] = []
         self._shown: dict[int, list[_Told]] = {}
@@ -133,6 +135,7 @@ class Standing:
         admission = self.admission
         admission.asks = asks
         fresh = asks.keys() if self._is_new else asks.keys() & changed
+        self._edited = () if self._is_new else fresh
         # of what is gone, too: it only bounds what is looked at
         admission.longest_lead = max((admission.longest_lead, *(asks[key].lead for key in fresh)))
         admission.moves_left = MOVES_PER_PLAN
@@ -213,7 +216,10 @@ class Standing:
 
     def _stays(self) -> tuple[Stay, ...]:
         versions = self.admission.versions
-        dirty = np.flatnonzero(self._versions != versions).tolist()
+        others = self._versions != versions
+        # what a stay tells of its bookings is another though all is held as it was
+        others[[hold.seat.node for key in self._edited for hold in self.admission.of_booking(key)]] = True
+        dirty = np.flatnonzero(others).tolist()
         if not dirty:
             return self._told.stays
         self._versions = versions.copy()

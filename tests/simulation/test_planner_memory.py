@@ -150,6 +150,7 @@ def _random(chance: random.Random, number: int, hours: float) -> Reservation:
         priority=chance.choice([0, 0, 0, 3]),
         replicas=chance.choice([1, 1, 1, 2]),
         gpus=chance.choice([None, None, 1, 4, 8]),
+        dtype=chance.choice([None, None, None, "float32", "int8"]),
     )
 
 
@@ -164,6 +165,9 @@ def _edit(chance: random.Random, bookings: dict[str, Reservation], number: int, 
             bookings[one.key] = one.model_copy(update={"end": one.end + later})
         elif what < 0.7:
             bookings[one.key] = one.model_copy(update={"title": f"{one.title}!"})
+        elif what < 0.8:
+            request = one.request.model_copy(update={"dtype": chance.choice(["float32", "int8"])})
+            bookings[one.key] = one.model_copy(update={"request": request})
         else:
             new = _random(chance, number, (at - NOON) / timedelta(hours=1))
             bookings[new.key] = new
@@ -194,6 +198,16 @@ def test_one_memory_serves_other_questions_meanwhile() -> None:
         else:
             asked = replace(asked, previous=Promises())
         both(also, nodes, at, asked, week.running, week.memory)
+
+
+def test_a_stay_is_told_anew_when_a_booking_of_it_asks_for_another_precision() -> None:
+    memory, nodes, sizes = Memory(), cluster(gpus("a", 4, 80)), known(m=14)
+    first = booking("org/m", 1, 3, key="first", booked=-10)
+    plan: Plan | None = None
+    for dtype, asked_bytes in ((None, 0), ("float32", 30064771072)):
+        second = booking("org/m", 2, 4, key="second", booked=-5, replicas=2, dtype=dtype)
+        plan = both([first, second], nodes, NOON, _asked(sizes, plan), (), memory).plan
+        assert [one.asked_bytes for one in plan.promises.stays] == [0, asked_bytes]
 
 
 def test_events_with_the_same_key_are_told_apart() -> None:
