@@ -102,6 +102,14 @@ def parse_event(title: str, description: str) -> ModelRequest | Problem:
         return caught.problem
 
 
+def is_free_text(line: str) -> bool:
+    """Whether a line of a description sets nothing, nor tries to."""
+    try:
+        return not _settings(plain_text(line))
+    except _NotUnderstood:
+        return False
+
+
 def render_request(request: ModelRequest) -> str:
     """Description text that `parse_event` understands as exactly this request, under any title.
 

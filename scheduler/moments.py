@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
@@ -11,6 +12,23 @@ FURTHEST = timedelta(days=36_525)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 WINDOW_EXAMPLES = "“tomorrow 14:00-18:00”, “friday 22:00-06:00”, “2026-12-24 09:00 for 3h” or “+90m to 18:00”"
+
+DASH = re.compile("[–—]")
+IDLE = re.compile(r"[,;]|\b(?:on|at|from)(?=\s)", re.IGNORECASE)
+"""What may stand in a window and says nothing."""
+
+DAYS = (
+    *("today", "tomorrow", "yesterday", "tonight", "noon", "midnight", "morning", "afternoon", "evening"),
+    *("days", "week", "weeks", "weekend", *WEEKDAYS),
+    *("january", "february", "march", "april", "may", "june", "july", "august"),
+    *("september", "october", "november", "december"),
+)
+DATE = re.compile(
+    r"\d{1,2}\.\d{1,2}\.(?:\d{2,4})?|\d{1,4}/\d{1,2}(?:/\d{1,4})?|\d{4}-\d{2}.*|\d{1,2}:\d{2}.*"
+    r"|\d{1,2}(?:st|nd|rd|th|am|pm|h)"
+)
+RESEMBLANCE = 0.85
+"""difflib ratio from which a word is taken for one of `DAYS`: ``tommorow``, ``fridays``."""
 
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2})?"
 
@@ -59,41 +77,61 @@ def parse_window(text: str, now: datetime) -> tuple[datetime, datetime]:
 
     An end that is a clock time only is on the day of the start, or on the next where it would not be
     after it; one like ``+2h`` counts from the start. Without a start, as in ``for 3h``, it is now.
+    A clock time that comes twice, when clocks are put back, is the first of the two, for an end the first
+    after the start; one that is skipped is as much later as clocks are put forward.
 
     Raises:
         OperatorError: it is none of these, it lasts no time, or it is over.
     """
+    start, end = _read_window(text, now)
+    if not is_after(end, now):
+        raise OperatorError(f"“{text}” is over already.", f"Write {WINDOW_EXAMPLES}.")
+    return start, end
+
+
+def split_window(text: str, now: datetime) -> tuple[str, str]:
+    """What stands before the window at the end of a text, and the window, the longest there is.
+
+    Raises:
+        OperatorError: the text does not end in a window.
+    """
+    words = text.split()
+    for first in range(1, len(words)):
+        window = " ".join(words[first:])
+        try:
+            _read_window(window, now)
+        except OperatorError:
+            continue
+        return " ".join(words[:first]), window
+    raise OperatorError(
+        f"“{text}” does not end in a start and an end.", f"Write after the model {WINDOW_EXAMPLES}."
+    )
+
+
+def ends_like_a_time(text: str) -> bool:
+    """Whether the last word, before any numbers, is one that people tell a day or an hour with."""
+    word = re.sub(r"(?:\s+\d+)+$", "", text.lower().strip(" .")).rpartition(" ")[2]
+    is_short = len(word) >= 3 and any(day.startswith(word) for day in DAYS)
+    near = difflib.get_close_matches(word, DAYS, n=1, cutoff=RESEMBLANCE)
+    return is_short or bool(near) or DATE.fullmatch(word) is not None
+
+
+def is_after(one: datetime, other: datetime) -> bool:
+    """Whether an instant is after another, whatever clocks show: in one zone ``>`` goes by these."""
+    return one.astimezone(UTC) > other.astimezone(UTC)
+
+
+def _read_window(text: str, now: datetime) -> tuple[datetime, datetime]:
+    """A window, which may be over."""
     try:
-        start, end = _window(" ".join(re.sub("[–—]", "-", text).split()), now)
-        if end <= start:
+        start, end = _window(" ".join(IDLE.sub(" ", DASH.sub("-", text)).split()), now)
+        if not is_after(end, start):
             raise ValueError("it does not last")
     except (ValueError, OverflowError, OperatorError) as error:
         raise OperatorError(
             f"“{text}” is not a start and an end this can plan for.", f"Write {WINDOW_EXAMPLES}."
         ) from error
-    if end <= now:
-        raise OperatorError(f"“{text}” is over already.", f"Write {WINDOW_EXAMPLES}.")
     return start, end
-
-
-def split_window(text: str, now: datetime) -> tuple[str, datetime, datetime]:
-    """What stands before the window at the end of a text, and the window.
-
-    Raises:
-        OperatorError: the text does not end in a window, or that window is over.
-    """
-    words = text.split()
-    over: OperatorError | None = None
-    for first in range(1, len(words)):
-        try:
-            start, end = parse_window(" ".join(words[first:]), now)
-        except OperatorError as error:
-            over = over or (error if "over already" in error.reason else None)
-            continue
-        return " ".join(words[:first]), start, end
-    raise over or OperatorError(
-        f"“{text}” does not end in a start and an end.", f"Write after the model {WINDOW_EXAMPLES}."
-    )
 
 
 def _parse(text: str, now: datetime) -> datetime:
@@ -105,6 +143,8 @@ def _parse(text: str, now: datetime) -> datetime:
     day, _, clock = written.rpartition(" ")
     if re.fullmatch(_CLOCK, clock) and (days := _days_ahead(day, now)) is not None:
         time = datetime.strptime(clock, "%H:%M:%S" if clock.count(":") == 2 else "%H:%M").time()  # noqa: DTZ007
+        # In the second of an hour that comes twice, what its clock shows today is in that one.
+        time = time.replace(fold=0 if days else now.fold)
         return datetime.combine(now.date() + timedelta(days=days), time, tzinfo=now.tzinfo)
     parsed = datetime.fromisoformat(text.strip())
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=now.tzinfo)
@@ -139,4 +179,6 @@ def _until(start: datetime, end: str, now: datetime) -> tuple[datetime, datetime
     if not re.fullmatch(_CLOCK, end):
         return start, parse_moment(end, now)
     same_day = parse_moment(end, start)
-    return start, same_day if same_day > start else parse_moment(f"tomorrow {end}", start)
+    again = same_day.replace(fold=1)
+    ends = (same_day, again) if same_day > start else (again, parse_moment(f"tomorrow {end}", start))
+    return start, next((instant for instant in ends if is_after(instant, start)), same_day)

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from calendars.called import command
-from calendars.event_text import Problem, parse_event
+from calendars.event_text import Problem, is_free_text, parse_event
 from calendars.reservation import ModelRequest, Reading, Reservation
 from scheduler.errors import OperatorError
-from scheduler.moments import split_window
+from scheduler.moments import WINDOW_EXAMPLES, ends_like_a_time, is_after, parse_window, split_window
 from scheduler.types import Plan, ReasonCode, Verdict, VerdictState
 
 CALENDAR = "what-if"
 KEY = "what-if"
 NOT_KNOWN_YET = (ReasonCode.LOOKING_UP, ReasonCode.BEYOND_HORIZON)
 EXAMPLE = "Llama-70B 8xH100 tomorrow 14:00-18:00"
+PIECES = re.compile(r"[,;\n]")
 BY = re.compile(r"\sby\s+([^\s@,;]+@[^\s@,;]+)(?=[\s,;]|$)", re.IGNORECASE)
 
 
@@ -69,7 +70,9 @@ def booking_from(text: str, now: datetime) -> Reservation:
     owners = BY.findall(text)
     if len(owners) > 1:
         raise OperatorError(f"“{text}” is by {len(owners)} people.", "Name one: a booking has one organiser.")
-    return booking_of(*split_window(BY.sub("", text), now), now, owners[0] if owners else None)
+    what, window = split_window(BY.sub("", text), now)
+    _refuse_half_a_time(what, window)
+    return booking_of(what.rstrip(",; "), *parse_window(window, now), now, owners[0] if owners else None)
 
 
 def booking_of(
@@ -80,9 +83,9 @@ def booking_of(
     Raises:
         OperatorError: what is booked is not understood, or the window lasts no time or is over.
     """
-    if not now < end > start:
+    if not (is_after(end, start) and is_after(end, now)):
         raise OperatorError("The booking ends before it begins, or is over.", "Choose a later end.")
-    title, *lines = (piece.strip() for piece in re.split(r"[,;\n]", what))
+    title, *lines = (piece.strip() for piece in PIECES.split(what))
     request = parse_event(title, "\n".join(lines))
     if isinstance(request, Problem):
         raise OperatorError(f"“{what}” is not understood: {request.reason}", f"Write it such as “{EXAMPLE}”.")
@@ -96,6 +99,25 @@ def booking_of(
         owner=owner,
         request=request,
     )
+
+
+def _refuse_half_a_time(what: str, window: str) -> None:
+    """Refuse where what stands before a window may be a part of the time that is not understood.
+
+    Free text ends in a comma before the window, and not in a word like “friday”.
+    """
+    *before, last = PIECES.split(what.rstrip(",; "))
+    if before and is_free_text(last):
+        doubtful = what == what.rstrip(",; ") or ends_like_a_time(last)
+    else:
+        # A model, or the first word of a setting, may be called anything.
+        value = re.split(r"[:=]\s", last)[-1].split()
+        doubtful = ends_like_a_time(" ".join(value[1:]))
+    if doubtful:
+        raise OperatorError(
+            f"Of “{last.strip()} {window}” only “{window}” is understood as a time.",
+            f"Write {WINDOW_EXAMPLES} at the end, and a comma before it after free text.",
+        )
 
 
 def reading_of(booking: Reservation) -> Reading:
@@ -129,5 +151,8 @@ def _outcome(one: Verdict) -> tuple[object, ...]:
 
 
 def _local(instant: datetime) -> str:
+    """By this machine's clock, with the offset where the clock shows that time twice."""
     local = instant.astimezone()
-    return local.strftime("%Y-%m-%dT%H:%M:%S" if local.second else "%Y-%m-%dT%H:%M")
+    first = local.replace(tzinfo=None, fold=0)
+    is_twice = first.astimezone().utcoffset() != first.replace(fold=1).astimezone().utcoffset()
+    return (local if is_twice else first).isoformat(timespec="seconds" if local.second else "minutes")
