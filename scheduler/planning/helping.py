@@ -23,7 +23,7 @@ SMALLER: dict[Dtype, tuple[Dtype, ...]] = {
 }
 """What weights may be kept in instead, the least change first."""
 SLOTS_TRIED = 8
-"""So many later starts are tried for a booking of several replicas."""
+"""So many later starts are tried."""
 JOINS_TRIED = 12
 """So many are tried at which a booking could share a stay of its model."""
 STAYS_JOINED = 4
@@ -93,7 +93,7 @@ def _earliest(admission: Admission, ask: Ask, start: float) -> float | None:
         if found is None:
             return None
         first = found[0]
-        if ask.replicas == 1 or _fits(admission, replace(ask, start=first, end=first + seconds)):
+        if _fits(admission, replace(ask, start=first, end=first + seconds)):
             return first
         after = min((hold.end for hold in admission.holds.values() if hold.end > first), default=FOREVER)
         if after == FOREVER:

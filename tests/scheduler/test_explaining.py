@@ -143,6 +143,14 @@ def test_the_earliest_slot_may_be_beside_a_stay_of_its_own_model() -> None:
     assert met([before, own, asked("b", "m80b", 3, 5)], ONE_GPU, "b", plan)
 
 
+def test_the_earliest_slot_is_not_beside_a_stay_of_its_own_model_that_takes_other_gpus() -> None:
+    on = cluster(gpus("x", 3, 80))
+    others = [asked("own", "m14a", 1, 6, -30, gpus=1), asked("other", "m60a", 0, 2, -20, gpus=2)]
+    plan = planned([*others, asked("b", "m14a", 0.5, 2.5, gpus=2)], on, SIZES)
+    assert hours(refusal(plan, "b").earliest) == 6
+    assert met([*others, asked("b", "m14a", 6, 8, gpus=2)], on, "b", plan)
+
+
 def test_the_longest_window_goes_on_from_a_stay_of_its_own_model_which_is_not_in_the_way() -> None:
     own, after = asked("own", "m80b", 0, 3, -20), asked("after", "m80a", 4, 7, -30)
     plan = planned([own, after, asked("b", "m80b", 1, 5)], ONE_GPU, SIZES)
