@@ -21,6 +21,7 @@ from scheduler import calendar_desk as desk
 from scheduler.agenda import Agenda, Checked, Judged
 from scheduler.errors import OperatorError
 from scheduler.logutil.logger import set_up_logging
+from scheduler.number_option import Number
 from scheduler.render import calendar as render
 from scheduler.render.plain import escape, escape_lines
 from scheduler.settings import Settings, load_settings
@@ -44,7 +45,7 @@ err = Console(stderr=True, highlight=False)
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, not text.")
 days_option = click.option(
     "--days",
-    type=click.FloatRange(min=0, max=366, min_open=True),
+    type=Number(min=0, max=366, min_open=True),
     metavar="N",
     help="How far to look ahead; the horizon of the settings by default.",
 )

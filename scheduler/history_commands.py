@@ -8,9 +8,13 @@ from datetime import UTC, datetime, timedelta
 import click
 from rich.console import Console
 
+from scheduler.number_option import Number
 from scheduler.render.history import Past, history_json, show_history
 from scheduler.settings import load_settings
 from scheduler.store.history import FILE, reading
+
+LONGEST_HOURS = 24 * 36_525
+"""A hundred years."""
 
 out = Console(highlight=False)
 
@@ -18,7 +22,7 @@ out = Console(highlight=False)
 @click.command()
 @click.argument("subject", metavar="[MODEL|EVENT]", required=False)
 @click.option(
-    "--hours", type=click.FloatRange(0), default=48, show_default=True, help="How far back to look."
+    "--hours", type=Number(0, LONGEST_HOURS), default=48, show_default=True, help="How far back to look."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, not text.")
 def history(subject: str | None, hours: float, as_json: bool) -> int:

@@ -16,6 +16,7 @@ from calendars.called import command
 from scheduler.controller import Controller, Stale
 from scheduler.decisions import Difference, differences
 from scheduler.errors import OperatorError
+from scheduler.number_option import Number
 from scheduler.plan_desk import LONGEST_HORIZON_DAYS, Asked, Planner, Question, ask, planner, read_settings
 from scheduler.progress import Follower, Step, settled
 from scheduler.render.differences import differences_json, show_differences
@@ -56,7 +57,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 @click.option(
     "--horizon",
     "horizon_days",
-    type=click.FloatRange(min=0, max=LONGEST_HORIZON_DAYS, min_open=True),
+    type=Number(min=0, max=LONGEST_HORIZON_DAYS, min_open=True),
     metavar="DAYS",
     help="How far ahead bookings are read and judged; calendar.horizon_days by default.",
 )
@@ -72,7 +73,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 @click.option("--timeline", is_flag=True, help="Draw the next hours: a row per node, a bar per booking.")
 @click.option(
     "--hours",
-    type=click.FloatRange(min=1, max=24 * LONGEST_HORIZON_DAYS),
+    type=Number(min=1, max=24 * LONGEST_HORIZON_DAYS),
     metavar="N",
     help="How many hours --timeline draws; 24 by default.",
 )
@@ -148,9 +149,7 @@ def plan(
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Follow until everything serves.")
-@click.option(
-    "--timeout", type=click.FloatRange(1), default=1800, show_default=True, help="Seconds to follow."
-)
+@click.option("--timeout", type=Number(1), default=1800, show_default=True, help="Seconds to follow.")
 @as_json_option
 @click.pass_obj
 def apply(folder: Path | None, /, file: Path | None, wait: bool, timeout: float, as_json: bool) -> Exit:

@@ -69,7 +69,9 @@ class Loads:
         """How long before its start a model must begin to load on a node."""
         tier = Tier.COLD if (model, node.name) in self.on_disk else Tier.REMOTE
         measured = self.measured.get((model, node.kind_name, tier))
-        return self.sizing.lead_seconds(footprint_bytes, tier) if measured is None else _capped(measured)
+        if measured is None or math.isnan(measured):
+            return self.sizing.lead_seconds(footprint_bytes, tier)
+        return _capped(measured)
 
     def longest_seconds(self, model: str, footprint_bytes: int) -> float:
         """The longest that can be expected on any node."""

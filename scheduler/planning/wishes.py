@@ -21,6 +21,8 @@ from scheduler.types import Catalog, Checkpoint, Deployment, Rules, UnknownSize
 FEW = 100
 """Where more are others, everything is gone through."""
 FOREVER = float("inf")
+LATEST = datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp()
+"""The last instant that is a date, too: of later microseconds seconds are rounded to the year 10,000."""
 LAST_NAME = "\U0010ffff"
 Place = tuple[datetime, str]
 """The start of a reservation and its name, in which order they are told."""
@@ -349,7 +351,7 @@ def ask_of(one: Booked, lead_seconds: float = 0.0) -> Ask:
         need=need_of(one),
         replicas=one.replicas,
         start=reservation.start.timestamp(),
-        end=reservation.end.timestamp(),
+        end=min(reservation.end.timestamp(), LATEST),
         lead=lead_seconds,
         priority=reservation.request.priority,
         booked_at=reservation.booked_at.timestamp(),

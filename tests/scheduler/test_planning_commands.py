@@ -236,6 +236,25 @@ def test_an_empty_question_is_not_the_ordinary_plan(cli: Cli, home: Path, option
     assert words in asked.err and "Write" in asked.err
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("plan", "--hours", "nan"),
+        ("plan", "--horizon", "nan"),
+        ("apply", "--timeout", "inf"),
+        ("history", "--hours", "nan"),
+        ("history", "--hours", "1e300"),
+        ("calendar", "list", "--days", "nan"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_number_to_reckon_with_is_refused(cli: Cli, home: Path, options: tuple[str, ...]) -> None:
+    book(home)
+    asked = cli(*options)
+    assert (asked.code, asked.out) == (1, "")
+    assert f"Invalid value for '{options[-2]}'" in asked.err
+
+
 def test_what_if_somebody_else_books(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NDIF_BOOKING__ORGANISERS", '["example.org"]')
     book(home)

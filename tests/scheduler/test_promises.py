@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -293,13 +293,22 @@ def test_beyond_the_horizon_nothing_is_judged_but_what_is_too_large() -> None:
     "odd",
     [
         [booking("org/a", start=-876_000 / 2, end=876_000 / 2)],
+        [booking("org/a").model_copy(update={"end": datetime.max.replace(tzinfo=UTC)})],
         [booking("org/a", start=n / 1000, end=n / 1000 + 1, key=f"k{n}") for n in range(1000)],
         [booking("org/a", replicas=64)],
         [booking("org/a", start=-5, end=-4)],
         [booking("org/a", gpus=1024)],
         [booking("org/nothing")],
     ],
-    ids=["a century", "thousands of one model", "64 replicas", "past", "1024 GPUs", "next to nothing"],
+    ids=[
+        "a century",
+        "to the end of dates",
+        "thousands of one model",
+        "64 replicas",
+        "past",
+        "1024 GPUs",
+        "next to nothing",
+    ],
 )
 @pytest.mark.parametrize(
     "on",

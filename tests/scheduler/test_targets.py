@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from calendars.reservation import Misunderstood
-from scheduler.planning.footprint import MIB, Sizing
+from scheduler.planning.footprint import MIB, Loads, Sizing
 from scheduler.planning.targets import Booked, Refused, merge, resolve
-from scheduler.types import Catalog, CatalogEntry, Checkpoint, Plan, ReasonCode, Target, UnknownSize
+from scheduler.types import Catalog, CatalogEntry, Checkpoint, Plan, ReasonCode, Target, Tier, UnknownSize
 from tests.scheduler.builders import (
     GIB,
     NOON,
@@ -53,6 +53,11 @@ def test_weights_of_a_byte_are_padded_like_those_of_two() -> None:
     checkpoint = Checkpoint(parameters=1_000_000_000, source="test")
     assert Sizing().footprint_bytes(checkpoint, "int8") == 1_300_000_000 + 500 * MIB
     assert PLAIN.footprint_bytes(checkpoint, "int8") == 1_000_000_000
+
+
+def test_a_load_that_was_measured_as_no_time_at_all_is_reckoned() -> None:
+    node, measured = gpus("x", 1, 80), {("m", "gpu", Tier.REMOTE): float("nan")}
+    assert Loads(PLAIN, measured).lead_seconds("m", node, GIB) == Loads(PLAIN).lead_seconds("m", node, GIB)
 
 
 def test_an_alias_a_repo_id_and_any_case_of_them_mean_the_same_model() -> None:
