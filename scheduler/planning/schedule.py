@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from scheduler.planning.admission import Admission
 from scheduler.planning.book import Seat
 from scheduler.planning.footprint import Loads
-from scheduler.planning.holds import Hold, alike, runs_with
+from scheduler.planning.holds import Hold
 from scheduler.planning.lingering import linger
+from scheduler.planning.loading import Begin, Loader, begin_of
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.placing import Placed, placed_on
 from scheduler.planning.running import Identity
@@ -47,10 +48,6 @@ class Schedule:
         return sorted(found, key=_identity) if len(found) > 1 else found
 
 
-_Begin = tuple[float, tuple[object, ...], int, float, Hold]
-"""When loading must begin, the order among equals, the number of the hold, the lead, and the hold."""
-
-
 class Timetable:
     """Reads the book at its present instant; what is as it was is told with the same objects."""
 
@@ -58,10 +55,10 @@ class Timetable:
         self._agenda = Agenda()
         self._loads: Loads | None = None
         self._active = Active()
-        self._begin_of: dict[int, _Begin] = {}
-        self._begins: list[_Begin] = []
+        self._begin_of: dict[int, Begin] = {}
+        self._begins: list[Begin] = []
         self._starts: list[tuple[float, int]] = []
-        self._loadings: dict[int, tuple[int, Loading]] = {}
+        self._loader = Loader()
         self._told: dict[int, Loading] = {}
         self._basis: tuple[object, ...] = ()
         self._early: dict[int, Hold] = {}
@@ -103,7 +100,7 @@ class Timetable:
         changed = self._follow(admission, loads)
         if altered is None:
             self._dirty.update(self._placed)
-        loadings = self._load(admission, self._begins[:MAX_STEPS], loads, running)
+        loadings = self._loader.load(admission, self._begins[:MAX_STEPS], loads, running)
         early, ahead = _load_ahead(admission, loadings)
         unchanged = not self._dirty and early == list(self._early.values())
         self._note_what_differs({hold.number: hold for hold in early}, others, admission.book.index)
@@ -157,7 +154,7 @@ class Timetable:
         now, news = admission.at, admission.news
         if loads != self._loads:
             self._loads = loads
-            self._loadings.clear()
+            self._loader.forget()
             news |= {number: begin[4] for number, begin in self._begin_of.items() if number not in news}
         if len(news) > MAX_STEPS:
             self._count_anew(admission, loads)
@@ -184,7 +181,7 @@ class Timetable:
             del self._begin_of[number], self._begins[bisect_left(self._begins, begin)]
             del self._starts[bisect_left(self._starts, (begin[4].start, number))]
         if hold is not None and hold.start > admission.at:
-            begin = self._begin_of[number] = _begin(admission, hold, loads)
+            begin = self._begin_of[number] = begin_of(admission, hold, loads)
             insort(self._begins, begin)
             insort(self._starts, (hold.start, number))
         elif hold is not None:
@@ -205,47 +202,11 @@ class Timetable:
         self._begin_of = {}
         for number, hold in admission.holds.items():
             if hold.start > now:
-                self._begin_of[number] = _begin(admission, hold, loads)
+                self._begin_of[number] = begin_of(admission, hold, loads)
             else:
                 self._begun(hold)
         self._begins = sorted(self._begin_of.values())
         self._starts = sorted((begin[4].start, number) for number, begin in self._begin_of.items())
-
-    def _load(
-        self,
-        admission: Admission,
-        nearest: Iterable[_Begin],
-        loads: Loads,
-        running: Mapping[Identity, Deployment],
-    ) -> dict[int, Loading]:
-        """How the nearest of what is to come gets ready.
-
-        What has been loaded ahead for a booking, or is just being, stays for it, however long loading is
-        reckoned to take by now.
-        """
-        nodes, now, versions = admission.book.nodes, admission.at, admission.versions
-        found, kept = {}, {}
-        for begin, _, number, lead, hold in nearest:
-            there = running.get((hold.model, nodes[hold.seat.node].name))
-            version = versions[hold.seat.node]
-            known = self._loadings.get(number)
-            if there is None and begin > now:
-                if known is None or known[0] != version or known[1].hold is not hold:
-                    made = _loading(admission, hold, lead, begin)
-                    known = (version, known[1] if known is not None and known[1] == made else made)
-                found[number], kept[number] = known[1], known
-                continue
-            reckoned = loads.sizing.lead_seconds(hold.need.footprint_bytes)
-            longest = loads.longest_seconds(hold.model, hold.need.footprint_bytes)
-            soon = hold.start - now <= max(reckoned, longest)
-            is_it = there is not None and alike(nodes[hold.seat.node], hold.need, runs_with(there))
-            is_it = is_it and soon and _other_until(admission, hold, now) <= now
-            if there is not None and is_it and hold.keys & set(there.reservations):
-                found[number] = Loading(hold, 0.0, now)
-            else:
-                found[number] = _loading(admission, hold, lead, max(begin, now))
-        self._loadings = kept
-        return found
 
     def _place(
         self,
@@ -317,21 +278,12 @@ class Timetable:
 
 
 def _load_ahead(
-    admission: Admission, loadings: dict[int, Loading]
+    admission: Admission, loadings: Mapping[int, Loading]
 ) -> tuple[list[Hold], list[tuple[Seat, float]]]:
     """Take the room of what is due to be loaded, until its start; returns for what, and what was taken."""
     book, now = admission.book, admission.at
-    early: list[Hold] = []
-    ahead: list[tuple[Seat, float]] = []
-    due = [one for one in loadings.values() if one.not_before <= now]
-    for loading in sorted(due, key=lambda one: _claim(admission, one.hold)):
-        hold = loading.hold
-        if book.fits(hold.seat, now, hold.start):
-            ahead.append((book.take(hold.seat, now, hold.start), hold.start))
-            early.append(hold)
-        else:
-            loadings[hold.number] = Loading(hold, loading.lead_seconds, hold.start)
-    return early, ahead
+    early = [one.hold for one in loadings.values() if one.not_before <= now]
+    return early, [(book.take(hold.seat, now, hold.start), hold.start) for hold in early]
 
 
 def _keys_of_others(before: Mapping[int, Loading], loadings: Mapping[int, Loading]) -> set[str]:
@@ -343,47 +295,3 @@ def _keys_of_others(before: Mapping[int, Loading], loadings: Mapping[int, Loadin
 
 def _identity(one: Placement) -> tuple[str, str]:
     return one.identity
-
-
-def _begin(admission: Admission, hold: Hold, loads: Loads) -> _Begin:
-    lead = loads.lead_seconds(hold.model, admission.book.nodes[hold.seat.node], hold.need.footprint_bytes)
-    return (hold.start - lead, hold.rank, hold.number, lead, hold)
-
-
-def _loading(admission: Admission, hold: Hold, lead: float, begin: float) -> Loading:
-    free = admission.book.free_since(hold.seat, hold.start, begin)
-    other_until = _other_until(admission, hold, begin)
-    free = max(free, other_until)
-    # A model that is there already needs no time.
-    joined = other_until < hold.start and any(
-        other.end == hold.start and other.number != hold.number and other.seat.node == hold.seat.node
-        for other in admission.beside(hold.model, hold.start, hold.start)
-    )
-    behind = _behind(admission, hold, free)
-    return Loading(hold, 0.0, hold.start, behind) if joined else Loading(hold, lead, free, behind)
-
-
-def _other_until(admission: Admission, hold: Hold, begin: float) -> float:
-    """Until when, from an instant on, its application on its node is one that takes more or less."""
-    node = admission.book.nodes[hold.seat.node]
-    others = (
-        other.end
-        for other in admission.beside(hold.model, begin, hold.start)
-        if other.end <= hold.start
-        and other.seat.node == hold.seat.node
-        and other.number != hold.number
-        and not alike(node, other.need, hold.need)
-    )
-    return max(others, default=begin)
-
-
-def _claim(admission: Admission, hold: Hold) -> tuple[object, ...]:
-    return (min(admission.asks[key].claim for key in hold.keys), hold.rank)
-
-
-def _behind(admission: Admission, hold: Hold, instant: float) -> tuple[str, ...]:
-    """The bookings on a hold's node that end when its room becomes free."""
-    if instant <= admission.at:
-        return ()
-    before = (other for other in admission.there(hold.seat.node) if other.end == instant)
-    return tuple(sorted({key for other in before for key in other.keys}))

@@ -177,16 +177,15 @@ def _coming(
     admission: Admission, active: Active, ends: int, loadings: Mapping[int, Loading], early: Collection[int]
 ) -> Iterator[_Coming]:
     nodes = admission.book.nodes
-    coming: dict[tuple[str, int, float], list[Loading]] = defaultdict(list)
+    coming: dict[tuple[float, str, int, float], list[Loading]] = defaultdict(list)
     stays: dict[Place, list[Hold]] = defaultdict(list)
     for loading in loadings.values():
         hold = loading.hold
         stays[hold.model, hold.seat.node].append(hold)
         if hold.number not in early and loading.lead_seconds:
-            coming[hold.model, hold.seat.node, hold.start].append(loading)
-    for (model, node, start), group in coming.items():
-        first = min(group, key=lambda one: one.hold.rank)
-        yield (first.not_before, ActionKind.DEPLOY, nodes[node].name, model, start), tuple(group), ()
+            coming[loading.not_before, hold.model, hold.seat.node, hold.start].append(loading)
+    for (at, model, node, start), group in coming.items():
+        yield (at, ActionKind.DEPLOY, nodes[node].name, model, start), tuple(group), ()
     for place in dict.fromkeys((*stays, *active.ending(ends))):
         model, node = place
         holds = [*stays.get(place, ()), *active.at(place)]
