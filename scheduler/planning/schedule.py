@@ -13,7 +13,7 @@ from scheduler.planning.book import Seat
 from scheduler.planning.footprint import Loads
 from scheduler.planning.holds import Hold
 from scheduler.planning.lingering import linger
-from scheduler.planning.loading import Begin, Loader, begin_of
+from scheduler.planning.loading import Begin, Loader, begin_of, ready_replicas, still_loading
 from scheduler.planning.openings import FOREVER
 from scheduler.planning.placing import Placed, placed_on
 from scheduler.planning.running import Identity
@@ -64,6 +64,7 @@ class Timetable:
         self._early: dict[int, Hold] = {}
         self._kept_for: frozenset[int] = frozenset()
         self._dirty: set[Place] = set()
+        self._awaited: set[Place] = set()
         self._placed: dict[Place, Placed] = {}
         self._until = FOREVER
         self._identities: list[Identity] = []
@@ -100,7 +101,7 @@ class Timetable:
         changed = self._follow(admission, loads)
         if altered is None:
             self._dirty.update(self._placed)
-        loadings = self._loader.load(admission, self._begins[:MAX_STEPS], loads, running)
+        loadings = self._loader.load(admission, self._begins[:MAX_STEPS], loads, running, self._active)
         early, ahead = _load_ahead(admission, loadings)
         unchanged = not self._dirty and early == list(self._early.values())
         self._note_what_differs({hold.number: hold for hold in early}, others, admission.book.index)
@@ -120,11 +121,12 @@ class Timetable:
             self._agenda.note(admission, booked, self._active, loadings, lingers.kept_for.union(self._early))
         lingered, self._lingering = self._lingering, lingers.placements
         changed.update(key for one in lingered + lingers.placements for key in one.target.reservations)
-        changed |= _keys_of_others(self._told, loadings)
+        told = loadings | still_loading(admission, self._active, self._awaited, running, loads)
+        changed |= _keys_of_others(self._told, told)
         if altered:
             late = (one for one in loadings.values() if not altered.isdisjoint(one.behind))
             changed.update(key for one in late for key in one.hold.keys)
-        self._told = loadings
+        self._told = told
         instants = [one.not_before for one in loadings.values()]
         instants += [start for start, _ in self._starts[:1]]
         # a stay may end before its bookings do
@@ -143,7 +145,7 @@ class Timetable:
             others=frozenset(swapped).union(map(_identity, lingered + lingers.placements)),
             placed=self._placed_for,
             lingering=lingers.placements,
-            loadings=loadings,
+            loadings=told,
             steps=self._agenda.steps,
             next_boundary=min((instant for instant in instants if instant > now), default=None),
             changed=frozenset(changed),
@@ -230,8 +232,12 @@ class Timetable:
             before = self._placed.pop(place, None)
             group = [*self._active.at(place), *joining.get(place, ())]
             placed = None
+            as_it_runs = running.get((model, nodes[number].name))
+            if ready_replicas(as_it_runs) < self._active.count(place):
+                self._awaited.add(place)
+            else:
+                self._awaited.discard(place)
             if group:
-                as_it_runs = running.get((model, nodes[number].name))
                 placed = self._placed[place] = placed_on(admission, group, booked, as_it_runs, before)
             if before is not placed:
                 changed |= self._swap(before, placed)

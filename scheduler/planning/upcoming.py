@@ -76,6 +76,10 @@ class Active:
         """What is held of a model on a node."""
         return self._groups[place].values() if place in self._groups else ()
 
+    def count(self, place: Place) -> int:
+        """How much is held of a model on a node."""
+        return len(self._groups[place]) if place in self._groups else 0
+
     def add(self, hold: Hold) -> Place:
         """Something is held; returns where."""
         place = (hold.model, hold.seat.node)

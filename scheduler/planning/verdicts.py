@@ -237,7 +237,7 @@ class Judge:
             names = {self.admission.book.nodes[hold.seat.node].name for hold in first}
             nodes = tuple(sorted({*names, *(placement.node for placement in placements)}))
             verdict = say(reservation, VerdictState.COMING, self._as_it_is(one, placements[0]), one, nodes)
-        return self.sayings.note(key, objects, SOON, self._with_loading(verdict, loadings))
+        return self.sayings.note(key, objects, SOON, self._with_loading(verdict, one, loadings))
 
     def _as_it_is(self, one: Booked, placement: Placement) -> Reason:
         """Why it is placed, and how, where that is as another booking of its model asks."""
@@ -257,13 +257,15 @@ class Judge:
                 return STARTS_LATER.model_copy(update={"detail": _shared(units_on(node, hold.need))})
         return STARTS_LATER
 
-    def _with_loading(self, verdict: Verdict, loadings: list[Loading]) -> Verdict:
-        first = [one for one in loadings if one.hold.start == min(other.hold.start for other in loadings)]
-        if not first:
+    def _with_loading(self, verdict: Verdict, one: Booked, loadings: list[Loading]) -> Verdict:
+        if not loadings:
             return verdict
-        last = max(first, key=lambda one: (one.ready, one.hold.rank))
         # The stay may begin for another booking of the model, long before this one.
-        late = last.late_after(verdict.start.timestamp() if verdict.start else last.hold.start)
+        start = one.reservation.start.timestamp()
+        begins = max(start, min(loading.hold.start for loading in loadings))
+        first = [loading for loading in loadings if loading.hold.start <= begins]
+        last = max(first, key=lambda loading: (loading.ready, loading.hold.rank))
+        late = last.late_after(start)
         behind = last.behind if late else ()
         because = tuple(dict.fromkeys(self.booked[key].reservation.title for key in behind))
         return verdict.model_copy(

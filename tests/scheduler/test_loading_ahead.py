@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from scheduler.types import ActionKind, Plan
-from tests.scheduler.builders import NOON, actions, booking, carried_out, cluster, gpus, known, planned
+from scheduler.types import ActionKind, DeploymentStatus, Plan
+from tests.scheduler.builders import (
+    NOON,
+    actions,
+    booking,
+    carried_out,
+    cluster,
+    deployed,
+    gpus,
+    known,
+    planned,
+)
 
 SIZES = known(x=60, a=60, b=60, large=70)
 PAIR = cluster(gpus("n", 2, 80))
@@ -70,3 +80,70 @@ def test_nothing_is_late_where_one_is_gone_before_the_next_must_be_loaded() -> N
     second = booking("org/b", 2, 4, gpus=1, booked=-4)
     plan = planned([BLOCKS, first, second], PAIR, SIZES)
     assert lateness(plan) == {"org/x": (0, ()), "org/a": (0, ()), "org/b": (0, ())}
+
+
+def test_who_booked_too_late_is_told_so_until_it_serves() -> None:
+    on, late = cluster(gpus("n", 1, 80)), booking("org/a", 0, 2, booked=-0.02)
+    plan = planned([late], on, SIZES, at=NOON - timedelta(seconds=50))
+    assert lateness(plan) == {"org/a": (70, ())}
+    (placement,) = plan.placements
+    loading = deployed(placement, DeploymentStatus.LOADING, since=plan.at)
+    for seconds in (40, 1):
+        at = NOON - timedelta(seconds=seconds)
+        then = planned([late], on, SIZES, running=[loading], previous=plan, at=at)
+        assert then.verdicts[0].ready_by == plan.at + timedelta(seconds=120)
+        assert lateness(then) == {"org/a": (70, ())}
+    serves = planned([late], on, SIZES, running=carried_out(plan), previous=plan, at=at)
+    assert lateness(serves) == {"org/a": (0, ())}
+
+
+def test_what_takes_longer_than_was_reckoned_is_ready_at_once_at_the_earliest() -> None:
+    on, late = cluster(gpus("n", 1, 80)), booking("org/a", 0.1, 2)
+    plan = planned([late], on, SIZES, at=NOON + timedelta(minutes=4))
+    loading = deployed(plan.placements[0], DeploymentStatus.LOADING, since=NOON)
+    then = planned([late], on, SIZES, running=[loading], previous=plan, at=NOON + timedelta(minutes=5))
+    assert then.verdicts[0].ready_by == then.at
+    assert actions(then) == []
+
+
+def test_who_joins_a_stay_that_is_still_being_loaded_is_told_when_it_will_serve() -> None:
+    on = cluster(gpus("n", 1, 80))
+    first, joins = booking("org/a", 0, 2, key="first"), booking("org/a", 0.01, 2, key="joins")
+    plan = planned([first, joins], on, SIZES)
+    told = plan.verdicts[1]
+    assert (told.ready_by, told.late_seconds) == (NOON + timedelta(seconds=120), 84)
+    loading = deployed(plan.placements[0], DeploymentStatus.LOADING, since=NOON)
+    at = NOON + timedelta(seconds=30)
+    then = planned([first, joins], on, SIZES, running=[loading], previous=plan, at=at)
+    assert then.verdicts[1] == told
+    serves = planned([first, joins], on, SIZES, running=carried_out(plan), previous=plan, at=at)
+    assert (serves.verdicts[1].ready_by, serves.verdicts[1].late_seconds) == (None, 0)
+
+
+def test_who_joins_a_stay_and_has_a_replica_of_its_own_is_told_when_that_serves() -> None:
+    first = booking("org/a", 1, 4, gpus=1, key="first", booked=-9)
+    joins = booking("org/a", 2, 4, gpus=1, key="joins", replicas=2)
+    plan = planned([BLOCKS, first, joins], PAIR, SIZES)
+    told = {one.event: (one.late_seconds, one.late_because) for one in plan.verdicts}
+    assert (told["first"], told["joins"]) == ((0, ()), (120, ("org/x",)))
+
+
+def test_what_was_loaded_ahead_beside_what_serves_is_not_told_to_be_late() -> None:
+    on = cluster(gpus("n", 2, 80))
+    runs = booking("org/a", -1, 2, gpus=1, key="runs")
+    more = booking("org/a", 0.5, 2, gpus=1, key="more", replicas=2)
+    before = planned([runs, more], on, SIZES)
+    loads = planned(
+        [runs, more],
+        on,
+        SIZES,
+        running=carried_out(before),
+        previous=before,
+        at=NOON + timedelta(minutes=28),
+    )
+    assert [one.replicas for one in loads.placements] == [2]
+    then = planned(
+        [runs, more], on, SIZES, running=carried_out(loads), previous=loads, at=NOON + timedelta(minutes=29)
+    )
+    assert lateness(then) == {"org/a": (0, ())}
+    assert then.verdicts[1].ready_by == then.at

@@ -20,9 +20,31 @@ from scheduler.planning.memory import Memory, Standing
 from scheduler.planning.plan import Decision, Known, Policy, decide
 from scheduler.planning.schedule import Timetable
 from scheduler.planning.verdicts import Judge
-from scheduler.types import Checkpoint, Deployment, Observed, Plan, Promises, Rules, Tier, UnknownSize
+from scheduler.types import (
+    ActionKind,
+    Checkpoint,
+    Deployment,
+    DeploymentStatus,
+    Observed,
+    Plan,
+    Promises,
+    Rules,
+    Tier,
+    UnknownSize,
+)
 from tests.examples import examples
-from tests.scheduler.builders import NOON, PLAIN, booking, carried_out, cluster, cpu, gpus, key, known
+from tests.scheduler.builders import (
+    NOON,
+    PLAIN,
+    booking,
+    carried_out,
+    cluster,
+    cpu,
+    deployed,
+    gpus,
+    key,
+    known,
+)
 from tests.simulation.planner_weeks import CHECKPOINTS, MODELS, Week
 
 KINDS = {
@@ -30,6 +52,7 @@ KINDS = {
     "faults and priorities": {"priorities": (0, 0, 5), "lose_nodes": True},
     "three priorities": {"priorities": (0, 1, 5)},
 }
+LOADS = (ActionKind.DEPLOY, ActionKind.SCALE, ActionKind.REBUILD)
 POLICY = Policy(linger_seconds=600, minimum_service_seconds=1800)
 
 
@@ -57,7 +80,11 @@ class Remembering(Week):
         self.plan = both(
             self.bookings.values(), self.nodes, self.at, self.known, self.running, self.memory
         ).plan
-        self.running = carried_out(self.plan)
+        begun = {(one.model.key, one.node) for one in self.plan.actions if one.model and one.kind in LOADS}
+        self.running = tuple(
+            deployed(one, DeploymentStatus.LOADING, since=self.at) if one.identity in begun else deployed(one)
+            for one in self.plan.placements
+        )
 
 
 def both(
