@@ -62,12 +62,19 @@ def _target(
     until = max(hold.end for hold in group)
     at = datetime.fromtimestamp(now, UTC)
     served = [booked[key] for key in {key for hold in group for key in hold.keys}]
-    runs_as = _runs_as(group[0], sorted(served, key=claim), runs)
+    runs_as = _runs_as(admission, group[0], booked, sorted(served, key=claim), runs)
     return merge([booked[key] for key in sorted(keys)], at, datetime.fromtimestamp(until, UTC), runs_as)
 
 
-def _runs_as(hold: Hold, served: Iterable[Booked], runs: Deployment | None) -> RunsAs:
-    """How a model runs: as it is held, as one of those asks whom it serves, or one that has ended did.
+def _runs_as(
+    admission: Admission,
+    hold: Hold,
+    booked: Mapping[str, Booked],
+    served: Sequence[Booked],
+    runs: Deployment | None,
+) -> RunsAs:
+    """How a model runs: as it is held, as one of those asks whom it serves, or one that has ended did, or one
+    that has other replicas on the node.
 
     Args:
         served: the bookings that what is held is for, the strongest claim first.
@@ -76,6 +83,10 @@ def _runs_as(hold: Hold, served: Iterable[Booked], runs: Deployment | None) -> R
     dtypes = [one.dtype for one in served if one.footprint_bytes == need.footprint_bytes]
     if runs is not None and runs.footprint_bytes == need.footprint_bytes:
         dtypes.append(runs.dtype)
+    if not dtypes:
+        beside = [one for one in admission.of_model(hold.model) if one.seat.node == hold.seat.node]
+        others = sorted((booked[key] for one in beside for key in one.keys), key=claim)
+        dtypes += [one.dtype for one in others if one.footprint_bytes == need.footprint_bytes]
     dtypes += [one.dtype for one in served]
     return RunsAs(dtypes[0], need.footprint_bytes, need.gpus)
 

@@ -132,6 +132,32 @@ def test_nothing_is_rebuilt_for_who_shares_when_who_decided_goes_elsewhere(edit:
     assert not any(line.startswith("rebuild") for line in actions(after))
 
 
+@pytest.mark.parametrize("start", [-1, 1])
+def test_who_is_edited_to_insist_on_more_gpus_shares_no_longer(start: float) -> None:
+    decides = booking("org/small", start=start, end=4, booked=-10, key="a")
+    shares = booking("org/small", start=start, end=4, booked=-5, key="b")
+    before = planned([decides, shares], ON, SIZES)
+    insists = booking("org/small", start=start, end=4, booked=-5, key="b", gpus=2)
+    after = planned([decides, insists], ON, SIZES, previous=before, running=carried_out(before))
+    newly = planned([decides, insists], ON, SIZES)
+    assert [one.event for one in after.refused] == [one.event for one in newly.refused] == ["b"]
+    assert [stay.events for stay in after.promises.stays] == [("a",)]
+
+
+def test_who_comes_before_the_one_who_decides_for_its_node_runs_as_that_one_asks() -> None:
+    """The third replica takes as much as the two of the first booking, which it does not serve."""
+    decides = booking("org/small", start=1, end=5, booked=-10, key="a", dtype="int8", replicas=2)
+    more = booking("org/small", start=1, end=3, booked=-5, key="b", replicas=3)
+    before = booking("org/small", start=0.5, end=1.5, booked=-1, key="c")
+    plans = plans_of([decides, more, before], ON, [0, 0.5, 0.9, 1])
+    assert [takes(plan) for plan in plans[1:]] == [
+        [("int8", 0.1875, 1)],
+        [("int8", 0.1875, 1)],
+        [("int8", 0.1875, 3)],
+    ]
+    assert not any("rebuild" in line for plan in plans for line in actions(plan))
+
+
 @pytest.mark.parametrize("asks", [{"gpus": 2}, {"accelerator": "A100"}])
 def test_who_comes_as_replicas_are_let_go_gets_none_that_is_not_what_it_asks_for(
     asks: dict[str, Any],
