@@ -340,14 +340,15 @@ class Incumbents:
             return False
         if part.node != name and not all(admission.could_be(number, ask.need) for ask in part.asks):
             return False
-        node, asks, end = admission.book.nodes[number], part.asks, part.end
+        node, need = admission.book.nodes[number], part.need or self._need(identity, [part])
+        asks = tuple(ask for ask in part.asks if admission.is_enough(number, need, (ask,)))
         if node.cordoned:
             # Its next use is elsewhere.
             asks = tuple(ask for ask in asks if ask.start <= admission.at)
-            end = min(end, max((ask.end for ask in asks), default=part.start))
-        if not asks or part.start >= end:
+        start = max(part.start, min((ask.start for ask in asks), default=part.end))
+        end = min(part.end, max((ask.end for ask in asks), default=part.start))
+        if start >= end:
             return False
-        need = part.need or self._need(identity, [part])
         running = self._runs.get(identity)
         if as_it_is and not (runs and running and running.takes == units_on(node, need)):
             return False
@@ -356,12 +357,12 @@ class Incumbents:
             need,
             number,
             frozenset(ask.key for ask in asks),
-            part.start,
+            start,
             end,
             lane=part.stay.lane if part.stay and part.node == name else None,
             runs=runs,
             # what is only loaded ahead has no claim to room that others have taken
-            squeeze=as_it_is and part.start <= admission.at and self._has_devices(number, need),
+            squeeze=as_it_is and start <= admission.at and self._has_devices(number, need),
             kept_until=running.kept_until if running else 0.0,
         )
         if held is not None and runs:
