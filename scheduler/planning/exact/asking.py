@@ -357,7 +357,7 @@ class _Scope:
         return Room(self.book.nodes[self.nodes[number]].name, names, new, tuple(rows))
 
     def _row(self, slot: int, active: tuple[int, ...], kind: list[int]) -> Row:
-        instant = float(self.book.edges[self.first + slot])
+        instant = float(self.edges[slot])
         core = self.core[0] <= instant < self.core[1]
         return Row(instant, core, active, kind[0], tuple(None if free < 0 else free for free in kind[1:]))
 
