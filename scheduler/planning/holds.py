@@ -63,7 +63,8 @@ class Hold:
         """The order in which holds are told; no two that differ have the same."""
         if self._rank is None:
             lane = -1 if self.seat.lane is None else self.seat.lane
-            rank = (self.start, self.end, self.model, self.seat.node, lane, sorted(self.keys))
+            keys, is_pending = sorted(self.keys), not self.settled
+            rank = (self.start, self.end, self.model, self.seat.node, lane, keys, is_pending)
             object.__setattr__(self, "_rank", rank)
         return cast(tuple[object, ...], self._rank)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from calendars.reservation import Reservation
 from scheduler.cluster.node import Cluster, DeviceKind, Node
@@ -34,6 +35,10 @@ class Week:
     lose_nodes: bool = False
     crowded: bool = False
     """Few small nodes, some of which others use a part of, and few models, all booked for the same hours."""
+    choosy: bool = False
+    """Bookings ask for precisions, GPUs and kinds of them, are edited to ask for others, and begin and end
+    with each other. Time stops at every boundary.
+    """
     at: datetime = NOON
     bookings: dict[str, Reservation] = field(default_factory=dict)
     plan: Plan | None = None
@@ -56,6 +61,10 @@ class Week:
             names = "abcd"[: self.chance.randint(2, 4)]
             self.all_nodes = tuple(self.chance.choice(SMALL)(name) for name in names)
             self.models = self.chance.sample([name for name in sorted(MODELS) if MODELS[name] < 200], 7)
+        if self.choosy:
+            kinds = {node.name: self.chance.choice([None, *ACCELERATORS]) for node in self.all_nodes}
+            self.all_nodes = tuple(_of_kind(node, kinds[node.name]) for node in self.all_nodes)
+            self.models = self.models[:4]
         self.broken: set[str] = set()
 
     @property
@@ -112,6 +121,9 @@ class Week:
         hours = (self.at - NOON) / timedelta(hours=1)
         soon, longest = ([-0.5, 0, 0.05, 1, 4], 4) if self.crowded else ([-0.5, 0.5, 2, 8, 20, 40], 6)
         start = round(hours + self.chance.choice(soon) + self.chance.random() * (2 if self.crowded else 8), 2)
+        if self.choosy and self.bookings and self.chance.random() < 0.4:
+            other = self.bookings[self.chance.choice(sorted(self.bookings))]
+            start = (self.chance.choice([other.start, other.end]) - NOON) / timedelta(hours=1)
         end = start + self.chance.choice([0.5, 1, 2, 4, 8, 24][:longest])
         if end <= hours:
             return
@@ -124,12 +136,30 @@ class Week:
             booked=hours,
             priority=self.chance.choice(self.priorities),
             replicas=self.chance.choice([1, 1, 1, 2, 3 if self.crowded else 5]),
+            **self._wishes(),
         )
         self.touched.add(key)
         self.log.append(f"book {self.bookings[key]}")
 
+    def _wishes(self) -> dict[str, Any]:
+        """What a booking asks for besides its model and replicas."""
+        if not self.choosy:
+            return {}
+        return {
+            "accelerator": self.chance.choice([None] * 9 + ACCELERATORS),
+            "gpus": self.chance.choice([None] * 12 + [1, 2]),
+            "dtype": self.chance.choice([None] * 12 + ["int8", "float32"]),
+        }
+
     def _change(self, key: str) -> None:
         old = self.bookings[key]
+        if self.choosy and self.chance.random() < 0.4:
+            self.bookings[key] = old.model_copy(
+                update={"request": old.request.model_copy(update=self._wishes())}
+            )
+            self.touched.add(key)
+            self.log.append(f"{key} asks for {self.bookings[key].request}")
+            return
         move = timedelta(hours=self.chance.choice([-1, 0, 1, 5]))
         longer = timedelta(hours=self.chance.choice([0, 1, 3]))
         self.bookings[key] = old.model_copy(
@@ -143,7 +173,8 @@ class Week:
         if boundary is not None and self.chance.random() < 0.8:
             self.at = boundary
         else:
-            self.at += timedelta(minutes=self.chance.choice([1, 30, 240]))
+            later = self.at + timedelta(minutes=self.chance.choice([1, 30, 240]))
+            self.at = min(later, boundary) if self.choosy and boundary is not None else later
         self.log.append(f"now {self.at}")
 
 
@@ -155,6 +186,13 @@ SMALL: tuple[Callable[[str], Node], ...] = (
     lambda name: gpus(name, 8, 80),
     lambda name: cpu(name, 32),
 )
+
+
+ACCELERATORS = ["H100", "L4"]
+
+
+def _of_kind(node: Node, accelerator: str | None) -> Node:
+    return node.model_copy(update={"accelerator": accelerator}) if node.kind is DeviceKind.GPU else node
 
 
 def _without_a_device(node: Node) -> Node:
@@ -191,6 +229,35 @@ def _bytes(reservation: Reservation, node: Node) -> int:
     return -(-size // memory) * memory
 
 
+def no_gpu_is_promised_twice(week: Week) -> None:
+    """Those taken whole and those shared are no more than there are, and of none is more than all shared."""
+    for node in week.made.cluster.nodes:
+        shared = [
+            device for device in node.devices if device.kind is DeviceKind.CPU or 0 < device.taken_share < 1
+        ]
+        free = sum(device.kind is DeviceKind.GPU and not device.taken_share for device in node.devices)
+        stays = [stay for stay in week.made.promises.stays if stay.node == node.name]
+        for instant in {max(stay.start, week.at) for stay in stays}:
+            here = [stay for stay in stays if stay.start <= instant < stay.end]
+            taken = sum(stay.devices for stay in here if stay.lane is None)
+            lanes = {stay.lane for stay in here if stay.lane is not None}
+            for lane in lanes:
+                room = 1 - shared[lane].taken_share if lane < len(shared) else 1
+                assert sum(stay.devices for stay in here if stay.lane == lane) <= room + 1e-4, week.log
+            assert taken + sum(lane >= len(shared) for lane in lanes) <= free, week.log
+
+
+def nothing_is_rebuilt_by_time_alone(week: Week) -> None:
+    """But where the next booking begins as the last one ends, and asks for something else."""
+    for action in () if week.touched or week.before is None else week.made.actions:
+        if action.kind is ActionKind.REBUILD:
+            for verdict in week.made.verdicts:
+                old = verdict_of(week.before, verdict.event)
+                served = old is not None and old.state is VerdictState.PLACED
+                of_it = action.node in verdict.nodes and verdict.title == action.model.repo_id
+                assert not (served and of_it), (action, week.log)
+
+
 def memory_is_never_overbooked(week: Week) -> None:
     plan = week.made
     assert overbooked(plan, week.bookings.values()) == [], week.log
@@ -206,7 +273,7 @@ def what_was_promised_stays_promised(week: Week) -> None:
     """Whatever is booked, moved or cancelled besides, and as time goes by; while capacity stands.
 
     Only when something is edited, and then only a higher priority takes its room: one that was booked or
-    edited, or was refused before.
+    edited, or was refused before. Not looked at is who has a replica as another asks for it, who may leave.
     """
     before = week.before.verdicts if week.before else ()
     taking = week.touched | {one.event for one in before if one.state is VerdictState.REFUSED}
@@ -216,6 +283,8 @@ def what_was_promised_stays_promised(week: Week) -> None:
         strongest = max((priorities[key] for key in taking if key in priorities), default=strongest)
     for old in before:
         new = verdict_of(week.made, old.event)
+        if old.reason.detail is not None and old.reason.detail.startswith("shared"):
+            continue
         if old.state in HELD and old.event not in week.touched and new is not None:
             assert new.state in HELD or priorities[old.event] < strongest, (old.event, new.reason, week.log)
 
@@ -299,6 +368,16 @@ PROPERTIES: dict[str, Callable[[int], tuple[Week, tuple[Callable[[Week], None], 
             what_was_promised_stays_promised,
             asked_again_nothing_is_otherwise,
             nothing_that_runs_is_moved_without_need,
+        ),
+    ),
+    "crowded and choosy": lambda seed: (
+        Week(seed, crowded=True, choosy=True),
+        (
+            no_gpu_is_promised_twice,
+            what_is_promised_for_now_runs_with_all_its_replicas,
+            what_was_promised_stays_promised,
+            asked_again_nothing_is_otherwise,
+            nothing_is_rebuilt_by_time_alone,
         ),
     ),
     "crowded, with priorities": lambda seed: (
