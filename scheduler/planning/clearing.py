@@ -6,12 +6,13 @@ What has not started is moved where it finds another seat; what has a weaker cla
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import attrgetter
 
-from scheduler.planning.book import Book
+from scheduler.planning.book import Book, Seat
 from scheduler.planning.holds import Hold
 from scheduler.planning.ledger import in_order
 from scheduler.planning.sharing import Sharing
@@ -31,6 +32,8 @@ CLEARED = 24
 """Nodes that are tried to be cleared of lower priorities for one replica."""
 MAX_MOVED = 6
 """Stays that are moved for one replica."""
+CROWDED = 4
+"""So many nodes are looked at where something else is loaded at the time."""
 MOVES_PER_PLAN = 2_000
 """Nodes that are tried to be cleared in one plan, for all bookings together."""
 
@@ -68,6 +71,8 @@ class Clearing(Sharing):
         seat = self.find(wanted, ahead, near)
         if seat is None:
             return None
+        if ahead < wanted.start:
+            seat = self._beside_others(wanted, ahead, near, seat) or seat
         begun = self.mark()
         placed = self.put(wanted, self.book.with_lane(seat, ahead, end))
         delayed = self._delayed(placed) if lead else []
@@ -83,12 +88,58 @@ class Clearing(Sharing):
     def _lead(self, hold: Hold) -> float:
         return max(self.asks[key].lead for key in hold.keys)
 
+    def _beside_others(
+        self,
+        wanted: Hold,
+        ahead: float,
+        near: Iterable[int],
+        seat: Seat | None,
+        crowded: frozenset[int] = frozenset(),
+    ) -> Seat | None:
+        """A seat, or else another, where it is loaded in time beside all that is loaded there then.
+
+        Args:
+            crowded: nodes where the room for that has been taken already.
+        """
+        if seat is None or seat.node in crowded:
+            return seat
+        soon = self.begins(seat.node, ahead, wanted.start + self.longest_lead)
+        others = [hold for hold in soon if hold.start - self._lead(hold) < wanted.start]
+        if not others:
+            return seat
+        with self._loaded(others):
+            if self.book.is_free(seat, ahead, wanted.start):
+                return seat
+            crowded |= {seat.node}
+            if len(crowded) == CROWDED:
+                return None
+            return self._beside_others(wanted, ahead, near, self.find(wanted, ahead, near), crowded)
+
+    @contextmanager
+    def _loaded(self, holds: Iterable[Hold]) -> Iterator[dict[int, float]]:
+        """Takes the room in which these are loaded, the strongest claim first; from when on, by number."""
+        book, begins, taken = self.book, dict[int, float](), []
+        for hold in sorted(holds, key=lambda hold: (self._claim(hold), hold.rank)):
+            begin = min(max(hold.start - self._lead(hold), self.at), hold.start)
+            begins[hold.number] = free = book.free_since(hold.seat, hold.start, begin)
+            if free < hold.start:
+                since = book.edge_before(free)
+                taken.append((book.take(hold.seat, since, hold.start), since, hold.start))
+        try:
+            yield begins
+        finally:
+            for seat, start, end in reversed(taken):
+                book.give(seat, start, end)
+
     def _delayed(self, placed: Hold) -> list[Hold]:
         """What starts on its node soon after a hold ends, and is loaded late for it."""
         end, fits = placed.end, self.book.fits
         soon = self.begins(placed.seat.node, end, end + self.longest_lead)
         early = [hold for hold in soon if hold.start - self._lead(hold) < end]
-        return in_order([hold for hold in early if not fits(hold.seat, end - 1, hold.start)])
+        if len(early) < 2:
+            return [hold for hold in early if not fits(hold.seat, end - 1, hold.start)]
+        with self._loaded(early) as begins:
+            return in_order([hold for hold in early if begins[hold.number] >= end])
 
     def _move_delayed(self, placed: Hold) -> None:
         """Move what would be loaded late for a hold, if it is in time elsewhere."""
@@ -97,7 +148,7 @@ class Clearing(Sharing):
                 begun = self.mark()
                 self.drop(hold)
                 ahead = max(hold.start - self._lead(hold), self.at)
-                seat = self.find(hold, ahead)
+                seat = self._beside_others(hold, ahead, (), self.find(hold, ahead))
                 if seat is not None:
                     seat = self.book.with_lane(seat, ahead, hold.end)
                 if seat is None or self._delayed(self.put(hold, seat)):

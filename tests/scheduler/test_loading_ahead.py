@@ -147,3 +147,41 @@ def test_what_was_loaded_ahead_beside_what_serves_is_not_told_to_be_late() -> No
     )
     assert lateness(then) == {"org/a": (0, ())}
     assert then.verdicts[1].ready_by == then.at
+
+
+TWO = cluster(gpus("n", 2, 80), gpus("o", 2, 80))
+
+
+def nodes(plan: Plan) -> list[tuple[str, str]]:
+    """Where each stay is, by model."""
+    return sorted((one.model.split('"')[3], one.node) for one in plan.promises.stays)
+
+
+def test_what_could_not_be_loaded_beside_another_goes_where_it_is_loaded_in_time() -> None:
+    first = booking("org/a", 2, 4, gpus=1, booked=-5)
+    second = booking("org/b", 2, 4, gpus=1, booked=-4)
+    plan = planned([BLOCKS, first, second], TWO, SIZES)
+    assert nodes(plan) == [("org/a", "n"), ("org/b", "o"), ("org/x", "n")]
+    assert set(lateness(plan).values()) == {(0, ())}
+
+
+def test_replicas_that_could_not_be_loaded_beside_each_other_are_on_several_nodes() -> None:
+    twice = booking("org/a", 2, 4, gpus=1, replicas=2, booked=-5)
+    plan = planned([BLOCKS, twice], TWO, SIZES)
+    assert nodes(plan) == [("org/a", "n"), ("org/a", "o"), ("org/x", "n")]
+    assert lateness(plan)["org/a"] == (0, ())
+
+
+def test_where_nothing_is_in_time_it_is_admitted_all_the_same() -> None:
+    also = booking("org/large", 0, 2, gpus=2)
+    both = [booking("org/a", 2, 4, gpus=1, booked=-5), booking("org/b", 2, 4, gpus=1, booked=-4)]
+    plan = planned([BLOCKS, also, *both], TWO, SIZES)
+    assert sorted(late for late, _ in lateness(plan).values()) == [0, 0, 0, 120]
+
+
+def test_a_newcomer_leaves_the_room_in_which_several_are_loaded_together() -> None:
+    pair = [booking("org/a", 2, 4, gpus=1, booked=-9), booking("org/b", 2, 4, gpus=1, booked=-8)]
+    before = planned(pair, PAIR, SIZES)
+    plan = planned([*pair, booking("org/x", 0, 2, gpus=1, booked=-1)], TWO, SIZES, previous=before)
+    assert nodes(plan) == [("org/a", "n"), ("org/b", "n"), ("org/x", "o")]
+    assert set(lateness(plan).values()) == {(0, ())}
