@@ -286,6 +286,7 @@ class Incumbents:
         """What the strongest claim asks for; what runs is left as it is if it may be.
 
         It may if others of that priority ask for just that, or if it was shared with a booking that is over.
+        But nobody who was promised the GPUs it insists on gets fewer.
         """
         admission, (_, name) = self._admission, identity
         asks = list({ask.key: ask for part in parts for ask in part.asks}.values())
@@ -293,15 +294,21 @@ class Incumbents:
             asks.sort(key=_claim)
         need = shared([ask.need for ask in asks])
         runs, number = self._runs.get(identity), admission.book.index.get(name)
-        if runs is None or number is None or all(part.start > admission.at for part in parts):
+        if number is None:
+            return need
+        stays = [part.stay for part in parts if part.stay is not None]
+        promised = min((stay.devices for stay in stays), default=0)
+        insist = [ask for ask in asks if 0 < (ask.need.gpus or 0) <= promised]
+        if not admission.is_enough(number, need, insist):
+            need = replace(need, gpus=max(ask.need.gpus or 0 for ask in insist))
+        if runs is None or all(part.start > admission.at for part in parts):
             return need
         node = admission.book.nodes[number]
-        if alike(node, need, runs.need):
+        if alike(node, need, runs.need) or not admission.is_enough(number, runs.need, insist):
             return need
         for ask in asks:
             if ask.priority == asks[0].priority and alike(node, ask.need, runs.need):
                 return shared((ask.need, need))
-        stays = [part.stay for part in parts if part.stay is not None]
         if any(self._was_shared(stay, need) for stay in stays):
             return replace(runs.need, accelerator=need.accelerator)
         return need

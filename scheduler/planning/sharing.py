@@ -40,7 +40,7 @@ class Sharing(Ledger):
 
     def is_enough(self, node: int, need: Need, asks: Iterable[Ask]) -> bool:
         """Whether a replica takes as many GPUs on a node as bookings insist on."""
-        insisted = max(ask.need.gpus or 0 for ask in asks)
+        insisted = max((ask.need.gpus or 0 for ask in asks), default=0)
         return not insisted or units_on(self.book.nodes[node], need)[0] >= insisted
 
     def _decided(self, hold: Hold, ask: Ask) -> Need | None:

@@ -144,6 +144,16 @@ def test_who_is_edited_to_insist_on_more_gpus_shares_no_longer(start: float) -> 
     assert [stay.events for stay in after.promises.stays] == [("a",)]
 
 
+def test_who_insists_on_gpus_keeps_them_when_who_decided_asks_for_fewer() -> None:
+    decides = booking("org/small", start=-1, end=3, booked=-10, key="a", gpus=2)
+    insists = booking("org/small", start=2, end=4, booked=-5, key="b", gpus=1)
+    before = planned([decides, insists], ON, SIZES)
+    edited = booking("org/small", start=-1, end=3, booked=-10, key="a")
+    after = planned([edited, insists], ON, SIZES, previous=before, running=carried_out(before))
+    assert not after.refused
+    assert takes(after) == [("bfloat16", 1.0, 1)]
+
+
 def test_who_comes_before_the_one_who_decides_for_its_node_runs_as_that_one_asks() -> None:
     """The third replica takes as much as the two of the first booking, which it does not serve."""
     decides = booking("org/small", start=1, end=5, booked=-10, key="a", dtype="int8", replicas=2)
