@@ -13,7 +13,8 @@ BY_DEFAULT = 100
 
 
 def register() -> None:
-    """Make ``--hypothesis-profile=thorough`` known."""
+    """Make ``--hypothesis-profile=thorough`` known; an example may take long, on a machine that is busy."""
+    settings.register_profile("default", deadline=None)
     settings.register_profile("thorough", max_examples=THOROUGH, deadline=None)
 
 
