@@ -12,7 +12,7 @@ from functools import cached_property
 
 from pydantic import Field
 
-from calendars.reservation import MODEL_CLASS, Accelerator, Dtype, Frozen, UtcDatetime
+from calendars.reservation import MAX_REPLICAS, MODEL_CLASS, Accelerator, Dtype, Frozen, UtcDatetime
 from scheduler.cluster.node import Cluster, DeviceKind
 
 DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
@@ -40,7 +40,7 @@ class CatalogEntry(Frozen):
     dtype: Dtype | None = None
     gpus: int | None = Field(default=None, ge=1)
     accelerator: Accelerator | None = None
-    replicas: int | None = Field(default=None, ge=1)
+    replicas: int | None = Field(default=None, ge=1, le=MAX_REPLICAS)
     parameters: int | None = Field(default=None, ge=1, le=MAX_PARAMETERS)
     trust_remote_code: bool = False
     bookable_by: tuple[str, ...] = ()

@@ -129,6 +129,7 @@ def test_the_shipped_catalog_has_the_demo_model() -> None:
         ("models: [{repo_id: no-slash}]", "no-slash"),
         ("models: [{repo_id: o/m, dtype: int3}]", "int3"),
         ("models: [{repo_id: o/m, gpus: 0}]", "gpus"),
+        ("models: [{repo_id: o/m, replicas: 65}]", r"replicas: .* less than or equal to 64 \(it is 65\)"),
         ("models: [{repo_id: o/m, colour: red}]", "colour"),
         ("models: [{repo_id: o/m, alias: x}, {repo_id: o/n, alias: X}]", "twice"),
         ("models: [", "cannot be read"),
