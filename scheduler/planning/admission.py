@@ -120,7 +120,7 @@ class Admission(Clearing):
 
         Unless it ``settle``s ``_for_less``, a booking that does not get all its replicas gets none.
         """
-        self.asks[ask.key] = ask
+        self.ask(ask)
         self.longest_lead = max(self.longest_lead, ask.lead)
         begun = self.mark()
         displaced: list[str] = []
@@ -150,7 +150,8 @@ class Admission(Clearing):
     def would(self, ask: Ask) -> int:
         """How many replicas of a booking would find a seat, at nobody's loss; changes nothing."""
         begun = self.mark()
-        known, self.asks[ask.key] = self.asks.get(ask.key), ask
+        known, needs = self.asks.get(ask.key), self._needs
+        self.ask(ask)
         moves, self.moves_left = self.moves_left, 0
         at_hand, self.at_hand = self.at_hand, {}
         displaces, self._displaces = self._displaces, False
@@ -161,6 +162,7 @@ class Admission(Clearing):
             del self.asks[ask.key]
         else:
             self.asks[ask.key] = known
+        self._needs = needs
         return got
 
     def release(self, key: str) -> None:
@@ -319,7 +321,7 @@ class Admission(Clearing):
         return self.put(self._for_both(hold, start, end, seat, ask))
 
     def _for_both(self, hold: Hold, start: float, end: float, seat: Seat, ask: Ask) -> Hold:
-        keys, priority = hold.keys | {ask.key}, max(hold.priority, ask.priority)
+        keys, priority = self.with_key(hold.keys, ask), max(hold.priority, ask.priority)
         return replace(hold, start=start, end=end, seat=seat, keys=keys, priority=priority)
 
     def _hand_over(self, hold: Hold, ask: Ask, start: float, used: set[int], displaced: list[str]) -> bool:

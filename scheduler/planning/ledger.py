@@ -146,15 +146,18 @@ class Ledger:
 
     def undo(self, mark: int) -> None:
         """Take back what was put and dropped since a mark."""
+        numbers = set[int]()
         while len(self._journal) > mark:
             put, hold = self._journal.pop()
+            numbers.add(hold.number)
             if put:
                 self.book.give(hold.seat, hold.start, hold.end)
                 self._unlist(hold)
             else:
                 self.book.take(hold.seat, hold.start, hold.end)
                 self._list(hold)
-            self._forget(hold.number)
+        for number in numbers:
+            self._forget(number)
 
     def keep(self) -> None:
         """All since the last time is final."""
@@ -253,7 +256,8 @@ class Ledger:
         self._starts_on[node].discard(hold)
         self._priorities[hold.priority] -= 1
         self._kept.discard(number)
-        self._was_for[number] = hold.keys | self._was_for.get(number, hold.keys)
+        listed = self._was_for.get(number)
+        self._was_for[number] = hold.keys if listed is None else hold.keys | listed
 
     def _forget(self, number: int) -> None:
         """What is held no more is listed no more; what was replaced was left where it stood."""

@@ -133,7 +133,7 @@ class Standing:
             minimum_service_seconds: how long what runs may not be displaced.
         """
         admission = self.admission
-        admission.asks = asks
+        admission.ask_all(asks)
         fresh = asks.keys() if self._is_new else asks.keys() & changed
         self._edited = () if self._is_new else fresh
         # of what is gone, too: it only bounds what is looked at

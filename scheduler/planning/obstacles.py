@@ -158,15 +158,24 @@ class _Search:
             if hold.seat.node != node:
                 continue
             self.admission.drop(hold)
-            for part in self._rest(hold, hold.keys - gone):
+            for part in self._rest(hold, gone):
                 self.admission.put(part)
 
-    def _rest(self, hold: Hold, keys: frozenset[str]) -> Iterable[Hold]:
-        windows = [(self.admission.asks[key].start, self.admission.asks[key].end) for key in keys]
-        for start, end in union(windows):
-            start, end = max(start, hold.start), min(end, hold.end)
-            if start < end:
-                yield replace(hold, number=-1, start=start, end=end, keys=keys)
+    def _rest(self, hold: Hold, gone: frozenset[str]) -> Iterable[Hold]:
+        """What is left of a hold that is not for some bookings any more, and nobody else has then."""
+        asks, keys = self.admission.asks, self.admission.without_keys(hold.keys, gone)
+        if not keys:
+            return
+        theirs = [asks[key] for key in gone if key in hold.keys]
+        begin = max(hold.start, min(ask.start for ask in theirs))
+        end = min(hold.end, max(ask.end for ask in theirs))
+        others = [ask for ask in map(asks.__getitem__, keys) if ask.start < end and ask.end > begin]
+        windows = [(max(ask.start, hold.start), min(ask.end, hold.end)) for ask in others]
+        kept = [(hold.start, begin), *windows, (end, hold.end)] if begin < end else [(hold.start, hold.end)]
+        number = hold.number
+        for start, end in union([window for window in kept if window[0] < window[1]]):
+            yield replace(hold, number=number, start=start, end=end, keys=keys)
+            number = -1
 
     def _has_room(self, node: int) -> bool:
         if self.own:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from scheduler.cluster.node import Node
+from scheduler.planning.asked import Asked
 from scheduler.planning.book import Book, Seat
 from scheduler.planning.holds import Ask, Hold, alike, shared
-from scheduler.planning.ledger import Ledger
 from scheduler.planning.needs import Need, units_on
 
 
-class Sharing(Ledger):
+class Sharing(Asked):
     """A ledger that knows what can be shared.
 
     ``running`` is what each replica of a model that runs on a node takes, by the model's key and the node's
@@ -31,17 +32,14 @@ class Sharing(Ledger):
 
         Nobody shares one that takes fewer GPUs than insisted on.
         """
-        need = self._decided(hold, ask)
-        if need is None or not self.is_enough(
-            hold.seat.node, need, (ask, *(self.asks[key] for key in hold.keys))
-        ):
+        need, node = self._decided(hold, ask), self.book.nodes[hold.seat.node]
+        if need is None or not _is_enough(node, need, (ask.need, *self.needs_of(hold.keys))):
             return None
         return need
 
     def is_enough(self, node: int, need: Need, asks: Iterable[Ask]) -> bool:
         """Whether a replica takes as many GPUs on a node as bookings insist on."""
-        insisted = max((ask.need.gpus or 0 for ask in asks), default=0)
-        return not insisted or units_on(self.book.nodes[node], need)[0] >= insisted
+        return _is_enough(self.book.nodes[node], need, (ask.need for ask in asks))
 
     def _decided(self, hold: Hold, ask: Ask) -> Need | None:
         """What runs is left as it is, unless the newcomer has a higher priority."""
@@ -78,8 +76,7 @@ class Sharing(Ledger):
         That must take as much. And nobody shares on a node what would never be there for that one alone.
         """
         number = hold.seat.node if on is None else on
-        for key in hold.keys:
-            need = self.asks[key].need
+        for need in self.needs_of(hold.keys):
             if need is not hold.need and need != hold.need and not self.could_be(number, need):
                 return False
         return all(
@@ -107,3 +104,8 @@ class Sharing(Ledger):
         nodes = (node for node in (*near, *book.nearly(need, start, end)) if book.open[node])
         rooms = (book.room_on(node, need, start, end) for node in nodes if self.agrees(hold, node))
         return next((room for room in rooms if room is not None), None)
+
+
+def _is_enough(node: Node, need: Need, asked: Iterable[Need]) -> bool:
+    insisted = max((one.gpus or 0 for one in asked), default=0)
+    return not insisted or units_on(node, need)[0] >= insisted

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from scheduler.cluster.node import Cluster
+from scheduler.planning import obstacles
 from scheduler.planning.holds import Hold
 from scheduler.planning.ledger import Ledger
+from scheduler.planning.needs import Need
 from scheduler.planning.plan import Policy
 from scheduler.types import ActionKind, HelpCode, Plan, ReasonCode, VerdictState
 from tests.scheduler.builders import (
@@ -295,6 +298,7 @@ def test_beyond_the_horizon_nothing_is_judged_but_what_is_too_large() -> None:
         [booking("org/a", start=-876_000 / 2, end=876_000 / 2)],
         [booking("org/a").model_copy(update={"end": datetime.max.replace(tzinfo=UTC)})],
         [booking("org/a", start=n / 1000, end=n / 1000 + 1, key=f"k{n}") for n in range(1000)],
+        [booking("org/a", start=n / 10, end=n / 10 + 1, key=f"k{n}", replicas=3) for n in range(500)],
         [booking("org/a", replicas=64)],
         [booking("org/a", start=-5, end=-4)],
         [booking("org/a", gpus=1024)],
@@ -304,6 +308,7 @@ def test_beyond_the_horizon_nothing_is_judged_but_what_is_too_large() -> None:
         "a century",
         "to the end of dates",
         "thousands of one model",
+        "hundreds of some replicas",
         "64 replicas",
         "past",
         "1024 GPUs",
@@ -342,8 +347,23 @@ def test_odd_bookings_get_a_verdict_each_and_bounded_work(
         return found
 
     monkeypatch.setattr(Ledger, "beside", counted_beside)
+    asked, joined = [0], [0]
+    is_like, union = Need.__eq__, obstacles.union
+
+    def counted_eq(self: Need, other: object) -> bool:
+        asked[0] += 1
+        return is_like(self, other)
+
+    def counted_union(windows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        joined[0] += len(windows)
+        return union(windows)
+
+    monkeypatch.setattr(Need, "__eq__", counted_eq)
+    monkeypatch.setattr(obstacles, "union", counted_union)
     sizes = SIZES | known(nothing=2 / GIB)
     plan: Plan = planned(odd, on, sizes)  # type: ignore[arg-type]
     assert len(plan.verdicts) == sum(one.end > NOON for one in odd)  # type: ignore[attr-defined]
-    assert reads[0] + taken[0] < 20_000 + 60 * len(odd)
-    assert listed[0] < 20_000 + 60 * len(odd)
+    told = sum(one.refusal is not None for one in plan.verdicts)
+    assert reads[0] + taken[0] < 20_000 + 60 * len(odd) + 1_000 * told
+    assert listed[0] < 20_000 + 60 * len(odd) + 2_000 * told
+    assert asked[0] + joined[0] < 20_000 + 60 * len(odd) + 6_000 * told

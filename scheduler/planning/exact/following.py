@@ -21,7 +21,7 @@ def follow(admission: Admission, ask: Ask, opinion: Opinion) -> bool:
         return False
     begun = admission.mark()
     before = admission.asks.get(ask.key)
-    admission.asks[ask.key] = ask
+    admission.ask(ask)
     if _follow(admission, ask, opinion):
         admission.keep()
         return True
@@ -29,7 +29,7 @@ def follow(admission: Admission, ask: Ask, opinion: Opinion) -> bool:
     if before is None:
         del admission.asks[ask.key]
     else:
-        admission.asks[ask.key] = before
+        admission.ask(before)
     return False
 
 
