@@ -116,8 +116,8 @@ def _when_loaded(verdict: Verdict) -> str:
     if not minutes:
         return "It will be loaded shortly before its start."
     who = ", ".join(f"“{title}”" for title in verdict.late_because)
-    until = f"when {who} ends" if who else "then"
-    return f"Its room is free only {until}, so it will serve about {minutes} min after its start."
+    why = f"Its room is free only when {who} ends" if who else "It cannot be loaded sooner"
+    return f"{why}, so it will serve about {minutes} min after its start."
 
 
 def _has_failed(one: Deployment) -> bool:

@@ -124,3 +124,6 @@ def test_what_will_be_late_is_told_by_how_much_and_why() -> None:
     assert late.lines == (
         "Its room is free only when “org/a” ends, so it will serve about 2 min after its start.",
     )
+    verdicts = tuple(one.model_copy(update={"late_because": ()}) for one in plan.verdicts)
+    (late,) = [one for one in told(plan.model_copy(update={"verdicts": verdicts})) if one.key == both[1].key]
+    assert late.lines == ("It cannot be loaded sooner, so it will serve about 2 min after its start.",)
