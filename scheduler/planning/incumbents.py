@@ -297,10 +297,12 @@ class Incumbents:
         if number is None:
             return need
         stays = [part.stay for part in parts if part.stay is not None]
-        promised = min((stay.devices for stay in stays), default=0)
-        insist = [ask for ask in asks if 0 < (ask.need.gpus or 0) <= promised]
-        if not admission.is_enough(number, need, insist):
-            need = replace(need, gpus=max(ask.need.gpus or 0 for ask in insist))
+        insist = [ask for ask in asks if ask.need.gpus]
+        if insist:
+            promised = min((stay.devices for stay in stays), default=0)
+            insist = [ask for ask in insist if (ask.need.gpus or 0) <= promised]
+            if not admission.is_enough(number, need, insist):
+                need = replace(need, gpus=max(ask.need.gpus or 0 for ask in insist))
         if runs is None or all(part.start > admission.at for part in parts):
             return need
         node = admission.book.nodes[number]
@@ -348,12 +350,15 @@ class Incumbents:
         if part.node != name and not all(admission.could_be(number, ask.need) for ask in part.asks):
             return False
         node, need = admission.book.nodes[number], part.need or self._need(identity, [part])
-        asks = tuple(ask for ask in part.asks if admission.is_enough(number, need, (ask,)))
+        asks, start, end = part.asks, part.start, part.end
+        if any(ask.need.gpus for ask in asks):
+            asks = tuple(ask for ask in asks if admission.is_enough(number, need, (ask,)))
         if node.cordoned:
             # Its next use is elsewhere.
             asks = tuple(ask for ask in asks if ask.start <= admission.at)
-        start = max(part.start, min((ask.start for ask in asks), default=part.end))
-        end = min(part.end, max((ask.end for ask in asks), default=part.start))
+        if asks is not part.asks:
+            start = max(start, min((ask.start for ask in asks), default=end))
+            end = min(end, max((ask.end for ask in asks), default=start))
         if start >= end:
             return False
         running = self._runs.get(identity)
