@@ -371,7 +371,7 @@ PROPERTIES: dict[str, Callable[[int], tuple[Week, tuple[Callable[[Week], None], 
         ),
     ),
     "crowded and choosy": lambda seed: (
-        Week(seed, crowded=True, choosy=True),
+        Week(seed, steps=40, crowded=True, choosy=True),
         (
             no_gpu_is_promised_twice,
             what_is_promised_for_now_runs_with_all_its_replicas,

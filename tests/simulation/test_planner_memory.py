@@ -51,7 +51,7 @@ KINDS = {
     "calm": {},
     "faults and priorities": {"priorities": (0, 0, 5), "lose_nodes": True},
     "three priorities": {"priorities": (0, 1, 5)},
-    "choosy": {"priorities": (0, 0, 5), "crowded": True, "choosy": True},
+    "choosy": {"steps": 40, "priorities": (0, 0, 5), "crowded": True, "choosy": True},
 }
 LOADS = (ActionKind.DEPLOY, ActionKind.SCALE, ActionKind.REBUILD)
 POLICY = Policy(linger_seconds=600, minimum_service_seconds=1800)
